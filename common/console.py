@@ -1,0 +1,38 @@
+"""What the three command lines share: one way to print, and one way to fail."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from common.errors import EmoflError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def run_command_line(app: Callable[[], None]) -> NoReturn:
+    """Run a Typer application; an `EmoflError` becomes one sentence on stderr and its exit code."""
+    try:
+        app()
+    except EmoflError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("Stopped.")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def command_line(help_text: str) -> typer.Typer:
+    """A Typer application with our settings: no traceback with locals, no shell-completion clutter in the help."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )

@@ -1,0 +1,1 @@
+"""Differential privacy: accountant, ledger, mechanisms, per-sample gradients."""

@@ -1,0 +1,1 @@
+"""Per-sample clipped gradients for DP-SGD."""

@@ -1,0 +1,1 @@
+"""The device's side: its faces, its training under its own privacy ledger, its camera loop."""

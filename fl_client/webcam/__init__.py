@@ -1,0 +1,1 @@
+"""The camera loop: source -> detector -> crop -> classifier -> overlay -> window or file."""

@@ -1,0 +1,1 @@
+"""The operator's side: rounds over devices, aggregation, the registry of published models."""

@@ -1,0 +1,1 @@
+"""Face data: the formats people have, read into a `FaceSet`."""

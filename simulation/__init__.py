@@ -1,0 +1,1 @@
+"""Many devices on one machine, running the same ClientApp and ServerApp as deployment."""
