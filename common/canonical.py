@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from common.errors import IntegrityError
 
@@ -17,9 +17,28 @@ def encode(value: Any) -> bytes:
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return (text + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(f"This value cannot be written as canonical JSON: {error}.") from error
-    return (text + "\n").encode()
+
+
+def decode(content: bytes) -> Any:
+    """The value whose canonical JSON is exactly `content`.
+
+    Raises:
+        IntegrityError: not JSON, or not the one canonical form: white space, key order, a repeated key, NaN, 1e999.
+    """
+
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is not a JSON number")
+
+    try:
+        value = json.loads(content, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"This is not JSON: {error}.") from error
+    if encode(value) != content:
+        raise IntegrityError("This JSON is not in its canonical form: it was reformatted or altered.")
+    return value
 
 
 def sha256(content: bytes) -> str:

@@ -1,8 +1,15 @@
-"""Files that survive a crash: whole or absent, never half-written."""
+"""Files that survive a crash: whole or absent, never half-written. Ledgers, keys and the registry are made of them."""
 
+import errno
+import fcntl
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from common.errors import IntegrityError
 
 
 def fsync_folder(folder: Path) -> None:
@@ -19,6 +26,33 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
 
     The content goes to a temporary file of the same folder, is fsynced, and renamed over `path`.
     """
+    temporary = _write_temporary(path, content, mode)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_once(path: Path, content: bytes, mode: int = 0o644) -> bool:
+    """As `write_atomic`, but an existing file stays as it is: of two writers at once, one wins.
+
+    Returns:
+        Whether this call made the file.
+    """
+    temporary = _write_temporary(path, content, mode)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+    return True
+
+
+def _write_temporary(path: Path, content: bytes, mode: int) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -26,8 +60,37 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    return Path(name)
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """The content of a plain file of at most `limit` bytes, from one opening; it never follows a link or waits.
+
+    Raises:
+        IntegrityError: missing, unreadable, a link, folder or pipe, or longer than `limit`.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        link = error.errno == errno.ELOOP
+        reason = "it is a symbolic link" if link else (error.strerror or "unknown reason").lower()
+        raise IntegrityError(f"{path} cannot be read: {reason}.") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{path} cannot be read: it is not a plain file.")
+    with os.fdopen(handle, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise IntegrityError(f"{path} is larger than the {limit} bytes it may have.")
+    return content
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` alone among processes and threads; a crash lets go of it."""
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,179 @@
+"""Every setting of a run, with its default, in one place. Frozen; unknown keys are refused.
+
+A `RunConfig` is what `fl-sim run` and a server start from, what a run folder stores as `config.toml`, and what resumption reads.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.emotions import EMOTIONS_7, EMOTIONS_8
+from common.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of every configuration object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(Settings):
+    """The network and what of it is trained.
+
+    Attributes:
+        name: a variant of `models.mobilenet`.
+        stem_stride: 1 keeps the resolution of small faces, 2 is three times as fast.
+        classes: canonical emotion names, in the order of the logits.
+        trainable: `full`, `last-block` or `head`.
+        dropout: before the last layer; 0 keeps local training a function of its seed.
+    """
+
+    name: str = "mobilenet_v3_small"
+    stem_stride: Literal[1, 2] = 1
+    classes: tuple[str, ...] = EMOTIONS_7
+    trainable: Literal["full", "last-block", "head"] = "full"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Self:
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2 or set(self.classes) - set(EMOTIONS_8):
+            raise ValueError(f"classes must be two or more different names out of {', '.join(EMOTIONS_8)}")
+        return self
+
+
+class TrainConfig(Settings):
+    """How a device trains in one round.
+
+    Attributes:
+        batch_size: expected examples per step, B. With n faces the Poisson sampling rate is min(1, B / n).
+        local_epochs: expected passes over the device's data per round; the steps are ceil(local_epochs * n / B).
+        local_steps: a fixed number of steps instead.
+        learning_rate, momentum, weight_decay: of SGD.
+        decay: the learning rate falls along a half cosine to this part of itself over the run's rounds; 1 keeps it.
+        proximal_mu: FedProx's pull towards the global model (Li et al. 2020, Algorithm 2), 0 without.
+        augment: random flips, shifts, small rotations and scales of each face.
+    """
+
+    batch_size: int = Field(default=32, ge=1)
+    local_epochs: float = Field(default=1.0, gt=0)
+    local_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay: float = Field(default=0.1, gt=0, le=1)
+    proximal_mu: float = Field(default=0.0, ge=0)
+    augment: bool = True
+
+
+class PrivacyConfig(Settings):
+    """Record-level differential privacy on the device: one face added or removed (add/remove neighbours).
+
+    Attributes:
+        private: False trains without any guarantee and marks all that follows as non-private.
+        epsilon: ceiling of what a device may have spent in all, this run and everything before it.
+        delta: probability with which epsilon may fail to hold; below 1 / n for a device with n faces.
+        clipping_norm: largest L2 norm C of one face's gradient.
+        accountant: `rdp` (Mironov 2017) or `prv` (Gopi et al. 2021, tighter and slower).
+    """
+
+    private: bool = True
+    epsilon: float = Field(default=8.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    clipping_norm: float = Field(default=1.0, gt=0)
+    accountant: Literal["rdp", "prv"] = "rdp"
+
+
+class ServerConfig(Settings):
+    """Rounds, cohort and the server's optimiser.
+
+    Attributes:
+        rounds: how many rounds the run has.
+        cohort: devices asked per round; None asks all.
+        min_replies: replies below which a round is not accepted.
+        round_timeout: seconds after which a round goes on without the missing devices.
+        strategy: `fedavg`, `fedprox`, `fedavgm` or `fedadam`.
+        server_learning_rate: of FedAvgM and FedAdam; None takes the strategy's default (1.0 and 0.01).
+        server_momentum: FedAvgM's momentum, FedAdam's beta_1.
+        max_update_norm: an update with a larger L2 norm is left out.
+    """
+
+    rounds: int = Field(default=20, ge=1)
+    cohort: int | None = Field(default=None, ge=1)
+    min_replies: int = Field(default=2, ge=1)
+    round_timeout: float = Field(default=3600.0, gt=0)
+    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
+    server_learning_rate: float | None = Field(default=None, gt=0)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    max_update_norm: float = Field(default=1000.0, gt=0, le=1000.0)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.cohort is not None and self.cohort < self.min_replies:
+            raise ValueError(f"cohort {self.cohort} can never give min_replies {self.min_replies}")
+        return self
+
+
+class DataConfig(Settings):
+    """Where a simulation's faces come from and how devices differ.
+
+    Attributes:
+        path: fer2013.csv, a folder that holds it, a folder of emotions, or None for drawn faces.
+        labels: `fer2013` (7 classes) or `ferplus` (8 classes, soft votes).
+        drawn: how many training faces to draw when there is no path.
+        clients: simulated devices.
+        scheme: `iid`, `dirichlet`, `one-class-poor`, `quantity` or `by-person`.
+        alpha: Dirichlet concentration; smaller is more skewed.
+        holdout: part of each device's faces kept aside for its own accuracy.
+    """
+
+    path: Path | None = None
+    labels: Literal["fer2013", "ferplus"] = "fer2013"
+    drawn: int = Field(default=6000, ge=100)
+    clients: int = Field(default=20, ge=1)
+    scheme: Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"] = "dirichlet"
+    alpha: float = Field(default=0.3, gt=0)
+    holdout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class RunConfig(Settings):
+    """A whole run."""
+
+    seed: int = 0
+    init: Path | None = None
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    server: ServerConfig = ServerConfig()
+    data: DataConfig = DataConfig()
+
+
+def make_config(values: dict[str, Any]) -> RunConfig:
+    """A `RunConfig` from nested plain values.
+
+    Raises:
+        ConfigError: one sentence that names the first wrong setting and what is wrong with it.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the configuration"
+        what = first["msg"].removeprefix("Value error, ")
+        what = "is not a setting; check its spelling" if first["type"] == "extra_forbidden" else f"is wrong: {what}"
+        raise ConfigError(f"{where} {what}.") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Nested values of a TOML file, for `make_config`.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration {path} is not valid TOML: {error}.") from error

@@ -1,0 +1,121 @@
+"""How much privacy a list of releases has cost, and which noise fits a budget. Pure; the ledger keeps the releases.
+
+Every release is the Poisson-subsampled Gaussian mechanism under add/remove neighbours, privacy unit one record. The arithmetic is
+Opacus's: RDP (Mironov et al. 2019, "Renyi DP of the sampled Gaussian mechanism") and PRV (Gopi et al. 2021).
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from opacus.accountants import PRVAccountant
+from opacus.accountants.analysis import rdp
+from scipy import optimize
+
+from common.errors import PrivacyError
+
+Accountant = Literal["rdp", "prv"]
+
+ORDERS = [1 + x / 10 for x in range(1, 10)] + [1 + x / 4 for x in range(4, 16)] + [float(x) for x in range(5, 64)]
+ORDERS += [float(2**k) for k in range(6, 13)]
+"""Renyi orders tried by the RDP accountant; any order gives a valid bound, so a sparse grid is safe and at most 1 % loose."""
+
+SMALLEST_NOISE, LARGEST_NOISE = 0.1, 1e4
+"""Noise multipliers outside are not sought: below, the bounds are numerically poor; above, the update would carry nothing."""
+
+TOLERANCE = 1e-3
+"""Relative precision of a calibrated noise multiplier; it is rounded up."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """`steps` noisy gradient sums.
+
+    Attributes:
+        noise_multiplier: sigma; the noise's standard deviation is sigma times the clipping norm.
+        sample_rate: q in (0, 1].
+        steps: how many sums were released.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not (self.noise_multiplier > 0 and math.isfinite(self.noise_multiplier)):
+            raise PrivacyError(f"A private release needs a positive noise multiplier, not {self.noise_multiplier}.")
+        if not 0 < self.sample_rate <= 1 or self.steps < 1:
+            raise PrivacyError(f"A release needs a rate in (0, 1] and steps, not {self.sample_rate} and {self.steps}.")
+
+
+def _grouped(releases: Iterable[Release]) -> list[Release]:
+    steps: Counter[tuple[float, float]] = Counter()
+    for release in releases:
+        steps[release.noise_multiplier, release.sample_rate] += release.steps
+    return [Release(sigma, rate, count) for (sigma, rate), count in steps.items()]
+
+
+@lru_cache(maxsize=4096)
+def _one_step(noise_multiplier: float, sample_rate: float) -> NDArray[np.float64]:
+    """Renyi divergence of one step at each of `ORDERS`; it adds up over steps."""
+    return np.asarray(rdp.compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=ORDERS))
+
+
+def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Accountant = "rdp") -> float:
+    """Epsilon of all `releases` together at `delta`; 0 when there are none, an upper bound otherwise.
+
+    Raises:
+        PrivacyError: `delta` is not in (0, 1).
+    """
+    if not 0 < delta < 1:
+        raise PrivacyError(f"delta must lie between 0 and 1, not {delta}.")
+    grouped = _grouped(releases)
+    if not grouped:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if accountant == "prv":
+            prv = PRVAccountant()
+            prv.history = [(r.noise_multiplier, r.sample_rate, r.steps) for r in grouped]
+            return float(prv.get_epsilon(delta=delta))
+        curve = np.sum([r.steps * _one_step(r.noise_multiplier, r.sample_rate) for r in grouped], axis=0)
+        epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=curve, delta=delta)
+    return max(0.0, float(epsilon))
+
+
+def calibrate_noise(
+    spent: Sequence[Release], sample_rate: float, steps: int, epsilon: float, delta: float, accountant: Accountant = "rdp"
+) -> float:
+    """Smallest noise multiplier, to `TOLERANCE`, with which `steps` more steps keep all releases within (`epsilon`, `delta`).
+
+    Raises:
+        PrivacyError: what is already spent leaves no room.
+    """
+
+    def over(log_sigma: float) -> float:
+        return math.log(
+            max(spent_epsilon([*spent, Release(math.exp(log_sigma), sample_rate, steps)], delta, accountant), 1e-12) / epsilon
+        )
+
+    low = high = 0.0
+    while over(high) > 0:
+        low, high = high, high + math.log(2)
+        if high > math.log(LARGEST_NOISE):
+            raise PrivacyError(
+                f"The budget of epsilon {epsilon:g} at delta {delta:g} is spent: {spent_epsilon(spent, delta, accountant):.3f} "
+                f"was used, and no useful noise fits {steps} more steps into what is left."
+            )
+    while low == high or over(low) <= 0:
+        low -= math.log(2)
+        if low < math.log(SMALLEST_NOISE):
+            return SMALLEST_NOISE
+    root = float(optimize.brentq(over, low, high, xtol=TOLERANCE / 2))
+    while over(root) > 0:
+        root += TOLERANCE / 2
+    return math.exp(root)

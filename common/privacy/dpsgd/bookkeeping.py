@@ -1,0 +1,113 @@
+"""DP-SGD steps by book-keeping: one forward, one backward, no per-example gradient of a large layer. `fl_client.train` drives it.
+
+After Bu et al. 2023, "Differentially private optimization on large model at small cost": norms come out of backward itself, and
+the clipped sum is added onto a buffer that already holds the noise. Same result as `OpacusGradients`, at the cost of plain SGD.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ModelError
+from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.layers import bookkeeping_forward
+from common.privacy.mechanisms import SecureRandom
+
+
+class BookkeepingGradients:
+    """Noisy gradients of one model under DP-SGD.
+
+    Layers that hold a trainable parameter run another forward until `close`; frozen ones are left alone.
+
+    Args:
+        model: per-sample separable; its trainable parameters are those that require gradients now.
+        clipping_norm: C, largest L2 norm of one example's gradient over all parameters together.
+        noise_multiplier: sigma; 0 only to compare clipped sums in tests.
+        expected_batch: q n, the fixed divisor.
+        random: source of the noise.
+
+    Raises:
+        ModelError: a trainable parameter lies in a layer whose per-example gradients are unknown, is shared by two layers, or
+            another engine still holds the model. The model is then as it was.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, clipping_norm: float, noise_multiplier: float, expected_batch: float, random: SecureRandom
+    ) -> None:
+        self._model = model
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._clipping_norm = clipping_norm
+        self._std = noise_multiplier * clipping_norm / expected_batch
+        self._divisor = expected_batch
+        self._random = random
+        self._books = Books()
+        forwards = {layer: bookkeeping_forward(name, layer, self._books) for name, layer in _trainable_layers(model)}
+        self._layers = list(forwards)
+        for layer, forward in forwards.items():
+            layer.forward = forward
+
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Set `grad` of every trainable parameter to the noisy mean over the batch; an empty batch gives noise alone.
+
+        Args:
+            inputs: (B, 1, S, S), B may be 0.
+            targets: (B, C) rows that sum to 1.
+            loss: maps logits and targets to the *sum* of the examples' losses.
+
+        Raises:
+            ModelError: a layer runs twice, or a parameter is used outside its own layer.
+        """
+        for p in self._parameters:
+            p.grad = None
+        size = sum(p.numel() for p in self._parameters)
+        noisy = self._random.normal(size, self._std) if self._std else torch.zeros(size)
+        sums = {
+            p: part.view(p.shape)
+            for p, part in zip(self._parameters, noisy.split([p.numel() for p in self._parameters]), strict=True)
+        }
+        if len(inputs):
+            self._books.start()
+            try:
+                loss(self._model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+                self._refuse_stray_gradients()
+                with torch.no_grad():
+                    self._books.settle(sums, self._clipping_norm, 1 / self._divisor)
+            finally:
+                self._books.close()
+        for p, gradient in sums.items():
+            p.grad = gradient
+
+    def close(self) -> None:
+        """Give the layers their own forward back."""
+        self._books.close()
+        for layer in self._layers:
+            layer.__dict__.pop("forward", None)
+        self._layers = []
+
+    def _refuse_stray_gradients(self) -> None:
+        stray = [name for name, p in self._model.named_parameters() if p.grad is not None and p.requires_grad]
+        if stray:
+            self._model.zero_grad()
+            raise ModelError(
+                f"Parameter {stray[0]} is used outside its own layer, which the bookkeeping engine cannot clip. Use the Opacus engine."
+            )
+
+
+def _trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules that own a trainable parameter themselves, by name."""
+    owners: dict[nn.Parameter, str] = {}
+    layers = []
+    for name, layer in model.named_modules():
+        own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        for p in own:
+            if p in owners:
+                raise ModelError(
+                    f"Layers {owners[p]} and {name} share a parameter, which the bookkeeping engine cannot clip. Use the Opacus engine."
+                )
+            owners[p] = name
+        if own:
+            if "forward" in layer.__dict__:
+                raise ModelError(f"Layer {name} already runs a forward of another engine; close that engine first.")
+            layers.append((name, layer))
+    return layers

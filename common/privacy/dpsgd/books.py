@@ -1,0 +1,132 @@
+"""The account of one batch: each example's squared gradient norm, and what to sum once the clipping factors are known.
+
+The layers of `common.privacy.dpsgd.layers` write into it during backward; `common.privacy.dpsgd.bookkeeping` settles it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ModelError
+
+SMALL = 4096
+"""Per-example gradients up to this many values are joined into one matrix, which saves calls."""
+
+NORM_FLOOR = 1e-6
+"""Added to every norm before dividing, as Opacus does: a zero gradient gets a finite factor."""
+
+
+@dataclass
+class _Outer:
+    """A weight whose per-example gradient is grads^T rows and is never formed."""
+
+    weight: nn.Parameter
+    rows: Tensor
+    grads: Tensor
+
+
+@dataclass
+class Books:
+    """What backward has written down about one batch.
+
+    Attributes:
+        open: a batch is being computed; layers record nothing otherwise.
+    """
+
+    open: bool = False
+    _squares: list[Tensor] = field(default_factory=list)
+    _outer: list[_Outer] = field(default_factory=list)
+    _formed: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    _small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Forget the last batch and take entries for a new one."""
+        self.close()
+        self.open = True
+
+    def close(self) -> None:
+        """Forget everything and take no entries."""
+        self.open = False
+        for entries in (self._squares, self._outer, self._formed, self._small, self._seen):
+            entries.clear()
+
+    def enter(self, layer: str) -> None:
+        """Note that `layer` runs.
+
+        Raises:
+            ModelError: it has run before on this batch: its two gradients would have to be added before their norm is taken.
+        """
+        if layer in self._seen:
+            raise ModelError(
+                f"Layer {layer} is used twice in one pass, which the bookkeeping engine cannot clip. Use the Opacus engine."
+            )
+        self._seen.add(layer)
+
+    def formed(self, parameter: nn.Parameter, gradients: Tensor) -> None:
+        """Enter per-example gradients (N, *parameter.shape), or any shape that flattens to them."""
+        flat = gradients.reshape(len(gradients), -1)
+        if flat.shape[1] <= SMALL:
+            self._small.append((parameter, flat))
+        else:
+            self._squares.append(torch.linalg.vector_norm(flat, dim=1).square_())
+            self._formed.append((parameter, flat))
+
+    def outer(self, weight: nn.Parameter, rows: Tensor, grads: Tensor) -> None:
+        """Enter a weight (out, ...) whose per-example gradient is grads^T rows, summed over T places.
+
+        The squared norm is the sum of the product of the two Gram matrices (Goodfellow 2015 for T = 1; Rochette et al. 2019;
+        Li et al. 2022), or that of the formed gradient where forming it costs less.
+
+        Args:
+            rows: (N, T, in) the layer's input, place by place.
+            grads: (N, T, out) gradient of the loss by the layer's output.
+        """
+        places, into, out = rows.shape[1], rows.shape[2], grads.shape[2]
+        if places == 1:
+            norms = torch.linalg.vector_norm(rows, dim=(1, 2)).mul_(torch.linalg.vector_norm(grads, dim=(1, 2)))
+            self._squares.append(norms.square_())
+        elif 2 * places * places * (into + out + 4) < into * out * (12 + places / 2):
+            gram = torch.bmm(rows, rows.transpose(1, 2)).mul_(torch.bmm(grads, grads.transpose(1, 2)))
+            self._squares.append(gram.sum((1, 2)).clamp_(min=0.0))
+        else:
+            self.formed(weight, torch.bmm(grads.transpose(1, 2), rows))
+            return
+        self._outer.append(_Outer(weight, rows, grads))
+
+    def settle(self, sums: Mapping[nn.Parameter, Tensor], clipping_norm: float, scale: float) -> None:
+        """Add `scale` times the sum of the clipped per-example gradients to `sums`, and close.
+
+        An example whose gradient has a NaN or an infinity anywhere adds nothing.
+
+        Args:
+            sums: per parameter a tensor of its shape, contiguous; changed in place.
+        """
+        small = torch.cat([gradients for _, gradients in self._small], 1) if self._small else None
+        squares = list(self._squares)
+        if small is not None:
+            squares.append(torch.linalg.vector_norm(small, dim=1).square_())
+        if squares:
+            square = torch.stack(squares).sum(0)
+            factors = (clipping_norm / (square.sqrt() + NORM_FLOOR)).clamp_(max=1.0).mul_(scale)
+            kept = square.isfinite()
+            rows = None if bool(kept.all()) else kept.nonzero()[:, 0]
+            self._add(sums, small, factors, rows)
+        self.close()
+
+    def _add(self, sums: Mapping[nn.Parameter, Tensor], small: Tensor | None, factors: Tensor, kept: Tensor | None) -> None:
+        def select(entries: Tensor) -> Tensor:
+            return entries if kept is None else entries[kept]
+
+        factors = select(factors)
+        for entry in self._outer:
+            grads = (select(entry.grads) * factors.view(-1, 1, 1)).flatten(0, 1)
+            sums[entry.weight].view(grads.shape[1], -1).addmm_(grads.t(), select(entry.rows).flatten(0, 1))
+        for parameter, gradients in self._formed:
+            sums[parameter].view(-1).addmv_(select(gradients).t(), factors)
+        if small is not None:
+            parts = torch.mv(select(small).t(), factors).split([gradients.shape[1] for _, gradients in self._small])
+            for (parameter, _), part in zip(self._small, parts, strict=True):
+                sums[parameter].add_(part.view_as(parameter))

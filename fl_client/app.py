@@ -1,0 +1,35 @@
+"""The ClientApp, the same in simulation and deployment: decodes a request, lets the device answer, encodes the reply."""
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from common.errors import ReplyError
+from common.messages import TrainReply, decode_request, encode_reply
+from fl_client.device import Device, answer_safely
+
+log = logging.getLogger("emofl.client")
+
+
+def build_client_app(open_device: Callable[[Context], Device]) -> ClientApp:
+    """A ClientApp that answers `train` messages and no others.
+
+    Args:
+        open_device: the device that a Flower context stands for: the one on this machine, or one of a simulation's.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        try:
+            request, weights = decode_request(message.content)
+        except ReplyError as error:
+            log.error("%s", error)
+            refusal = TrainReply(run="", round=0, status="refused", reason="bad-request")
+            return Message(encode_reply(refusal), reply_to=message)
+        reply, update = answer_safely(open_device(context), request, weights)
+        return Message(encode_reply(reply, update), reply_to=message)
+
+    return app

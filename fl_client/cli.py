@@ -1,0 +1,14 @@
+"""`fl-client`: what a device's owner can do. Each command lives in a module of its own and is mounted here."""
+
+from common.console import command_line, run_command_line
+from fl_client.data_commands import data
+from fl_client.webcam_commands import webcam
+
+app = command_line("Train on this device's own faces under differential privacy, and use the published model.")
+app.command()(webcam)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Entry point of `fl-client`."""
+    run_command_line(app)

@@ -1,0 +1,164 @@
+"""One round of training on a device's own faces: DP-SGD under a calibrated noise, or plain SGD where privacy is off.
+
+`fl_client.app` calls `train_locally`. Only the change of the trained parameters leaves this module.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.config import TrainConfig
+from common.messages import Arrays
+from common.parameters import write_parameters
+from common.privacy.accountant import Release
+from common.privacy.dpsgd.opacus_engine import OpacusGradients
+from common.privacy.mechanisms import PoissonSampling, SecureRandom
+from models.augment import augment
+from models.faces.faceset import FaceSet
+from models.preprocess import Preprocessing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one participation does, fixed before the ledger is debited.
+
+    Attributes:
+        examples: n, the device's faces.
+        steps: optimiser steps.
+        sampling: q and n of the Poisson batches; an unprivate plan shuffles instead.
+        learning_rate: of this round.
+    """
+
+    examples: int
+    steps: int
+    sampling: PoissonSampling
+    learning_rate: float
+
+
+def make_plan(config: TrainConfig, examples: int, round_number: int, rounds: int) -> Plan:
+    """Steps, sampling rate and learning rate of a round; a function of the configuration and n alone, never of the faces."""
+    rate = min(1.0, config.batch_size / examples)
+    steps = config.local_steps or math.ceil(config.local_epochs / rate - 1e-9)
+    progress = (round_number - 1) / max(1, rounds - 1)
+    shrink = config.decay + (1 - config.decay) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return Plan(examples, steps, PoissonSampling(examples, rate), config.learning_rate * shrink)
+
+
+class Gradients(Protocol):
+    """Sets the gradients of a model's trainable parameters from one batch."""
+
+    def compute(self, inputs: Tensor, targets: Tensor) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over the batch of the cross-entropy against soft labels."""
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+class PlainGradients:
+    """The mean gradient of a batch, without clipping or noise: gives no privacy."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def compute(self, inputs: Tensor, targets: Tensor) -> None:
+        self._model.zero_grad()
+        (summed_loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self._model.zero_grad()
+
+
+class PrivateGradients:
+    """DP-SGD's noisy gradients; see `OpacusGradients`."""
+
+    def __init__(self, model: nn.Module, release: Release, clipping_norm: float, sampling: PoissonSampling, random: SecureRandom):
+        self._engine = OpacusGradients(
+            model,
+            clipping_norm=clipping_norm,
+            noise_multiplier=release.noise_multiplier,
+            expected_batch=sampling.expected_batch,
+            random=random,
+        )
+
+    def compute(self, inputs: Tensor, targets: Tensor) -> None:
+        self._engine.compute(inputs, targets, summed_loss)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def shuffled_batches(examples: int, size: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Ordinary minibatches over reshuffled passes, for training without privacy."""
+    generator = np.random.default_rng(seed)
+    order = np.empty(0, dtype=np.int64)
+    for _ in range(steps):
+        if len(order) < min(size, examples):
+            order = np.concatenate([order, generator.permutation(examples)])
+        yield order[:size]
+        order = order[size:]
+
+
+def train_locally(
+    model: nn.Module,
+    weights: Arrays,
+    faces: FaceSet,
+    plan: Plan,
+    config: TrainConfig,
+    preprocessing: Preprocessing,
+    *,
+    release: Release | None,
+    clipping_norm: float,
+    random: SecureRandom,
+    seed: int,
+) -> Arrays:
+    """Train `model` from `weights` for one round and return what changed.
+
+    Args:
+        model: its trainable parameters are those that require gradients; left trained.
+        weights: all parameters of the global model.
+        release: noise multiplier, rate and steps that the ledger was debited with; None trains without privacy.
+        random: source of Poisson batches and noise; unused without privacy.
+        seed: of shuffling and augmentation.
+
+    Returns:
+        Change of each trained parameter, float32.
+    """
+    write_parameters(model, weights)
+    model.train()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    start = {name: torch.from_numpy(weights[name]) for name in trained}
+    optimiser = torch.optim.SGD(
+        trained.values(), lr=plan.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    gradients: Gradients
+    if release is None:
+        gradients = PlainGradients(model)
+        batches = shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
+    else:
+        gradients = PrivateGradients(model, release, clipping_norm, plan.sampling, random)
+        batches = plan.sampling.batches(release.steps, random)
+    warp = torch.Generator().manual_seed(seed)
+    try:
+        for rows in batches:
+            inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
+            if config.augment:
+                inputs = augment(inputs, warp)
+            gradients.compute(inputs.contiguous(memory_format=torch.channels_last), torch.from_numpy(faces.targets[rows]))
+            if config.proximal_mu:
+                for name, p in trained.items():
+                    if p.grad is not None:
+                        p.grad.add_(p.detach() - start[name], alpha=config.proximal_mu)
+            optimiser.step()
+    finally:
+        gradients.close()
+    return {name: (p.detach() - start[name]).numpy() for name, p in trained.items()}

@@ -1,0 +1,88 @@
+"""From face boxes to probabilities: all faces of a frame in one batch through ONNX Runtime, on the CPU.
+
+The loop calls `probabilities` once per frame; a new model version becomes a new `Classifier`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ModelError
+from fl_client.webcam.model import LoopModel
+from models.preprocess import Box, Preprocessing
+
+PROVIDERS = ["CPUExecutionProvider"]
+
+
+def model_inputs(preprocessing: Preprocessing, picture: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 and N boxes -> (N, 1, size, size) float32, made by the very functions that training uses."""
+    if not boxes:
+        return np.empty((0, 1, preprocessing.size, preprocessing.size), dtype=np.float32)
+    return preprocessing.normalise(np.stack([preprocessing.crop(picture, box) for box in boxes]))
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, C) logits -> (N, C) probabilities."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+class Classifier:
+    """A published model, ready to run.
+
+    Attributes:
+        model: what it runs, with its classes, preprocessing, version and privacy statement.
+    """
+
+    def __init__(self, model: LoopModel, threads: int = 1) -> None:
+        """Build the session and run it once on an empty face, so that a model that cannot work is refused here.
+
+        Args:
+            threads: for one inference (intra-op).
+
+        Raises:
+            ModelError: ONNX Runtime refuses the model, or its input or output does not fit the manifest.
+        """
+        import onnxruntime  # `common` came first: it turns onnxruntime's telemetry off
+
+        self.model = model
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(model.onnx, options, providers=PROVIDERS)
+            self._input = self._session.get_inputs()[0].name
+            self._output = self._session.get_outputs()[0].name
+            size = model.preprocessing.size
+            blank = np.zeros((2, size, size), dtype=np.uint8)
+            self._run(model.preprocessing.normalise(blank))
+        except ModelError:
+            raise
+        except Exception as error:
+            # onnxruntime's own exceptions share no public base class
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(f"The model {model.version} cannot be run by ONNX Runtime: {first_line}") from error
+
+    def probabilities(self, picture: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float32]:
+        """(H, W, 3) uint8 and N boxes -> (N, C) float32; each row sums to 1, columns follow `model.classes`.
+
+        One inference for all faces; none when there is no face.
+
+        Raises:
+            ModelError: the model's answer is not finite.
+        """
+        if not boxes:
+            return np.empty((0, len(self.model.classes)), dtype=np.float32)
+        return softmax(self._run(model_inputs(self.model.preprocessing, picture, boxes)))
+
+    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = np.asarray(self._session.run([self._output], {self._input: inputs})[0])
+        expected = (len(inputs), len(self.model.classes))
+        if logits.shape != expected:
+            raise ModelError(f"The model {self.model.version} answers {logits.shape} where its manifest promises {expected}.")
+        if not np.isfinite(logits).all():
+            raise ModelError(f"The model {self.model.version} answers with numbers that are not finite.")
+        return np.asarray(logits, dtype=np.float32)

@@ -1,0 +1,72 @@
+"""Adds up updates as they arrive, in memory of one model, whatever the cohort's size. Pure; `fl_server.strategy` calls it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ReplyError
+from common.messages import Arrays
+
+SCALE = 2.0**30
+"""Updates are added as multiples of 1 / SCALE in 64-bit integers: exact, so the order of arrival changes nothing."""
+
+
+@dataclass(frozen=True)
+class UpdateShape:
+    """What a valid update looks like.
+
+    Attributes:
+        shapes: of each trained parameter by name.
+        max_norm: largest L2 norm over all parameters; at most 1000, so that 2^23 updates cannot overflow the sum.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    max_norm: float
+
+    @property
+    def size(self) -> int:
+        """Number of values in an update."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+class RunningMean:
+    """The mean of the updates so far, each with the same weight.
+
+    Equal weights keep the sum's sensitivity to one device known, and ask no device how many faces it holds.
+    """
+
+    def __init__(self, shape: UpdateShape) -> None:
+        self._shape = shape
+        self._sum = np.zeros(shape.size, dtype=np.int64)
+        self.count = 0
+
+    def add(self, update: Arrays) -> float:
+        """Add one update and return its L2 norm.
+
+        Raises:
+            ReplyError: a value is not finite, or the norm is too large; the sum is left as it was.
+        """
+        flat = np.concatenate([update[name].ravel() for name in self._shape.shapes]).astype(np.float64)
+        norm = float(np.linalg.norm(flat))
+        if not math.isfinite(norm):
+            raise ReplyError("The update holds values that are not finite.")
+        if norm > self._shape.max_norm:
+            raise ReplyError(f"The update's norm is {norm:.3g}; at most {self._shape.max_norm:g} is accepted.")
+        self._sum += np.rint(flat * SCALE).astype(np.int64)
+        self.count += 1
+        return norm
+
+    def mean(self) -> Arrays:
+        """The mean update by parameter name, float32.
+
+        Raises:
+            ReplyError: nothing was added.
+        """
+        if self.count == 0:
+            raise ReplyError("No update arrived.")
+        flat: NDArray[np.float32] = (self._sum / (SCALE * self.count)).astype(np.float32)
+        ends = np.cumsum([math.prod(shape) for shape in self._shape.shapes.values()])
+        parts = np.split(flat, ends[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self._shape.shapes.items(), parts, strict=True)}

@@ -1,0 +1,68 @@
+"""Everything a run needs to go on after a crash, in one safetensors file that is replaced whole after each round."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from common.errors import RunError
+from common.files import write_atomic
+from common.messages import Arrays
+
+FORMAT = "emofl-checkpoint-1"
+
+
+@dataclass
+class Checkpoint:
+    """A run after a round.
+
+    Attributes:
+        run: its name.
+        config_digest: SHA-256 of its configuration; another configuration must not go on with it.
+        round: the last finished round, 0 before the first.
+        weights: all parameters of the global model.
+        server_state: what the server's optimiser remembers.
+        history: one plain record per finished round.
+    """
+
+    run: str
+    config_digest: str
+    round: int
+    weights: Arrays
+    server_state: dict[str, np.ndarray] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Replace `path` atomically."""
+        meta = {"format": FORMAT, "run": self.run, "config": self.config_digest, "round": self.round, "history": self.history}
+        tensors = {f"weights/{name}": value for name, value in self.weights.items()}
+        tensors |= {f"server/{name}": np.asarray(value) for name, value in self.server_state.items()}
+        write_atomic(path, save(tensors, metadata={"emofl": json.dumps(meta)}))
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a checkpoint.
+
+        Raises:
+            RunError: the file is missing, damaged or of another format.
+        """
+        try:
+            content = path.read_bytes()
+            tensors = load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            meta = json.loads(header["__metadata__"]["emofl"])
+            if meta["format"] != FORMAT:
+                raise RunError(f"The checkpoint {path} is of format {meta['format']}; this version reads {FORMAT}.")
+        except OSError as error:
+            raise RunError(f"There is no checkpoint to go on from at {path}.") from error
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"The checkpoint {path} is damaged ({type(error).__name__}).") from error
+        kinds: dict[str, dict[str, np.ndarray]] = {"weights": {}, "server": {}}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition("/")
+            kinds[kind][rest] = value
+        return cls(meta["run"], meta["config"], meta["round"], kinds["weights"], kinds["server"], meta["history"])

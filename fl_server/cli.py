@@ -1,0 +1,14 @@
+"""The operator's command line, `fl-server`. Each group of commands has a module of its own."""
+
+from typing import NoReturn
+
+from common.console import command_line, run_command_line
+from fl_server.model_commands import models
+
+app = command_line("Run federated learning rounds over devices, and publish signed models.")
+app.add_typer(models, name="models")
+
+
+def main() -> NoReturn:
+    """Entry point of `fl-server`."""
+    run_command_line(app)

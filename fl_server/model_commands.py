@@ -1,0 +1,187 @@
+"""`fl-server models`: look at a registry, and check it. `fl_server.cli` mounts these commands.
+
+They read only. The signature of whatever they show was verified first.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from common.console import command_line, err, out
+from common.errors import ConfigError, IntegrityError
+from common.identity import PublicKey, grouped, parse_fingerprint
+from fl_server.hub import check_registry
+from models.manifest import Manifest, PrivacyStatement
+from models.published import VERSIONS, latest_name, read_manifest, read_registered, registry_key, version_names
+
+models = command_line("Look at published models, and check their signatures.")
+
+RegistryFolder = Annotated[Path, typer.Argument(help="The registry folder.", show_default=False)]
+Publisher = Annotated[
+    str | None,
+    typer.Option(
+        "--publisher",
+        metavar="FINGERPRINT|FILE",
+        help="The key you trust. Without it, the registry's own publisher.pub is taken and its fingerprint shown.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+
+
+@models.command("list")
+def list_versions(registry: RegistryFolder, publisher: Publisher = None, as_json: AsJson = False) -> None:
+    """List every version, oldest first, with its round, privacy and metrics.
+
+    The signature of each manifest is verified; the model files are left to [bold]verify[/].
+    """
+    latest, key = latest_name(registry), _key(registry, publisher)
+    names, refused = version_names(registry), []
+    found: dict[str, tuple[Manifest, str]] = {}
+    for name in names:
+        try:
+            found[name] = read_manifest(registry / VERSIONS / name, key)
+        except IntegrityError as error:
+            refused.append(f"{registry / VERSIONS / name} is refused: {error}")
+    if as_json:
+        _print_json([_as_json(name, *found[name], latest) for name in names if name in found])
+    else:
+        out.print(_table(names, found, latest))
+        out.print(f"Signed by {grouped(key.fingerprint)}", style="dim")
+    if refused:
+        raise IntegrityError(refused[0])
+
+
+@models.command("show")
+def show_version(
+    registry: RegistryFolder,
+    version: Annotated[str | None, typer.Argument(help="Its name or number; without it, the latest.")] = None,
+    publisher: Publisher = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known about one version, once its signature and files are verified."""
+    latest, key = latest_name(registry), _key(registry, publisher)
+    name = latest if version is None else _find(registry, version)
+    model = read_registered(registry, name, key)
+    if as_json:
+        _print_json(_as_json(name, model.manifest, model.manifest_sha256, latest))
+    else:
+        out.print(_sheet(model.manifest, model.manifest_sha256, key, is_latest=name == latest))
+
+
+@models.command("verify")
+def verify_registry(registry: RegistryFolder, publisher: Publisher = None) -> None:
+    """Check every version: signature, each file's hash and size, and the chain from one version to the next.
+
+    Ends with exit code 5 and names the first version that does not hold.
+    """
+    latest, key = latest_name(registry), _key(registry, publisher)
+    count, size, first = 0, 0, ""
+    for model in check_registry(registry, key):
+        manifest = model.manifest
+        first = first or manifest.version
+        link = f"follows {manifest.sequence - 1:06d}" if count else "the first one here"
+        total = sum(entry.bytes for entry in manifest.files.values())
+        out.print(f"[green]✓[/] {manifest.version}  signature, {len(manifest.files)} files, {link}")
+        count, size = count + 1, size + total
+    out.print(f"[bold green]{count} versions hold[/], {_size(size)} in all; latest is {latest}.")
+    out.print(f"Signed by {grouped(key.fingerprint)}")
+    if publisher is None:
+        err.print(
+            "This key came from the registry itself: compare the fingerprint with the one that the publisher gave you.",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _key(registry: Path, publisher: str | None) -> PublicKey:
+    if publisher is not None and Path(publisher).is_file():
+        return PublicKey.read(Path(publisher))
+    key = registry_key(registry)
+    if publisher is not None and key.fingerprint != parse_fingerprint(publisher):
+        raise IntegrityError(f"{registry} belongs to the key {grouped(key.fingerprint)}, not to the one you trust.")
+    return key
+
+
+def _find(registry: Path, version: str) -> str:
+    names = version_names(registry)
+    for name in names:
+        if version == name or (version.isdecimal() and int(version) == int(name.split("-")[0])):
+            return name
+    raise ConfigError(f"{registry} has no version {version!r}; it has {names[0]} to {names[-1]}.")
+
+
+def _as_json(name: str, manifest: Manifest, digest: str, latest: str) -> dict[str, Any]:
+    facts = manifest.model_dump(mode="json")
+    return {"version": name, "latest": name == latest, "manifest_sha256": digest, "manifest": facts}
+
+
+def _print_json(value: Any) -> None:
+    out.print(json.dumps(value, indent=2), soft_wrap=True, markup=False, emoji=False)
+
+
+def _table(names: list[str], found: dict[str, tuple[Manifest, str]], latest: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("Version", "Created (UTC)", "Run", "Replies", "Privacy", "Metrics"):
+        table.add_column(title, justify="right" if title == "Replies" else "left")
+    for name in names:
+        title = f"[bold]{name}[/] [green]latest[/]" if name == latest else name
+        if name not in found:
+            table.add_row(title, "", "", "", "[bold red]refused[/]", "")
+            continue
+        manifest, _ = found[name]
+        table.add_row(
+            title,
+            manifest.created[:16].replace("T", " "),
+            escape(manifest.run),
+            f"{manifest.cohort.accepted}/{manifest.cohort.asked}",
+            _privacy(manifest.privacy),
+            escape(", ".join(f"{metric} {value:.3g}" for metric, value in list(manifest.metrics.items())[:2])),
+        )
+    return table
+
+
+def _privacy(privacy: PrivacyStatement) -> str:
+    if not privacy.private:
+        return "[bold red]NOT PRIVATE[/]"
+    whom = {"record": "face", "client": "device"}[privacy.unit]
+    return f"[green]ε {privacy.stated_epsilon}[/] per {whom}"
+
+
+def _sheet(manifest: Manifest, digest: str, key: PublicKey, *, is_latest: bool) -> Table:
+    sheet = Table(box=None, show_header=False, pad_edge=False)
+    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column(overflow="fold")
+    privacy, preprocessing, model = manifest.privacy, manifest.preprocessing, manifest.model
+    rows = [
+        ("Version", f"[bold]{manifest.version}[/]" + (" [green]latest[/]" if is_latest else "")),
+        ("Created", escape(manifest.created)),
+        ("Run", f"{escape(manifest.run)}, round {manifest.round}"),
+        ("Replies", f"{manifest.cohort.accepted} of {manifest.cohort.asked} devices"),
+        ("Model", f"{escape(model.name)}, trained {model.trainable}, from {escape(manifest.init)}"),
+        ("Input", f"{preprocessing.size}x{preprocessing.size} {preprocessing.colour}"),
+        ("Classes", escape(", ".join(model.classes))),
+        ("Privacy", f"[{'green' if privacy.private else 'bold red'}]{escape(privacy.statement)}[/]"),
+    ]
+    if privacy.private:
+        rows.append(("", f"accountant {privacy.accountant}, clipping norm {privacy.clipping_norm:g}"))
+        rows.append(("", escape(f"noise: {privacy.noise_source}")))
+    rows += [("Not private" if i == 0 else "", escape(what)) for i, what in enumerate(privacy.non_private)]
+    rows += [("Metrics" if i == 0 else "", escape(f"{k} {v:.4g}")) for i, (k, v) in enumerate(manifest.metrics.items())]
+    for i, (name, entry) in enumerate(sorted(manifest.files.items())):
+        rows.append(("Files" if i == 0 else "", f"{name}, {_size(entry.bytes)}, SHA-256 {entry.sha256[:16]}…"))
+    rows += [
+        ("Manifest", f"SHA-256 {digest}"),
+        ("Previous", f"SHA-256 {manifest.previous}" if manifest.previous else "none, this is the first"),
+        ("Signed by", grouped(key.fingerprint)),
+    ]
+    for row in rows:
+        sheet.add_row(*row)
+    return sheet
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,241 @@
+"""The rounds of a run: choose a cohort, ask, add up, evaluate, keep, publish. `fl_server.app` calls `Rounds.run`."""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import nn
+
+from common.canonical import encode, sha256
+from common.config import RunConfig
+from common.errors import RunError
+from common.files import write_atomic
+from common.messages import Arrays, TrainRequest, encode_request
+from common.parameters import read_parameters, write_parameters
+from fl_server.aggregate import UpdateShape
+from fl_server.checkpoint import Checkpoint
+from fl_server.strategy import StreamingAverage, Tally, load_state, make_strategy, save_state
+from models.evaluate import Evaluation, evaluate
+from models.faces.faceset import FaceSet
+from models.mobilenet import build_model
+from models.preprocess import Preprocessing
+from models.subset import select_trainable
+
+log = logging.getLogger("emofl.server")
+
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A global model that a round produced.
+
+    Attributes:
+        round: 0 for the model before the first round.
+        weights: all its parameters.
+        tally: what became of the cohort.
+        evaluation: on the public set, if there is one.
+    """
+
+    round: int
+    weights: Arrays
+    tally: Tally
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Who is told what, while a run goes on.
+
+    Attributes:
+        on_reply: after each reply of a round: round number and tally.
+        annotate: what to add to a round's record, by round number.
+        on_round: after each round's checkpoint: its record as in metrics.jsonl.
+        publish: makes an accepted model public.
+    """
+
+    on_reply: Callable[[int, Tally], None] = lambda number, tally: None
+    annotate: Callable[[int], dict[str, Any]] = lambda number: {}
+    on_round: Callable[[dict[str, Any]], None] = lambda record: None
+    publish: Callable[[Accepted], None] = lambda accepted: None
+
+
+def expected_participations(rounds: int, cohort: int, devices: int) -> int:
+    """How often a device should expect to be asked: the mean of a binomial plus two standard deviations, at most `rounds`."""
+    share = min(1.0, cohort / devices)
+    return max(1, min(rounds, math.ceil(rounds * share + 2 * math.sqrt(rounds * share * (1 - share)))))
+
+
+def stream_replies(grid: Grid, messages: Iterable[Message], timeout: float, poll: float) -> Iterator[Message]:
+    """Send `messages` and yield each reply when it is there, so that a reply can be dropped before the next one comes."""
+    pending = {identifier for identifier in grid.push_messages(messages) if identifier}
+    end = time.monotonic() + timeout
+    while pending and time.monotonic() < end:
+        arrived = list(grid.pull_messages(pending))
+        while arrived:
+            message = arrived.pop()
+            pending.discard(message.metadata.reply_to_message_id)
+            yield message
+        if pending:
+            time.sleep(poll)
+
+
+@dataclass
+class Rounds:
+    """One run on the server.
+
+    Attributes:
+        config: the run's configuration.
+        run: its name.
+        folder: where its checkpoint and metrics live.
+        evaluation_faces: the public set, or None.
+        order: brings node ids into a stable order, so that a seed chooses the same devices after a restart.
+        secret_sampling: choose cohorts from the system's randomness instead of the seed (deployment).
+        poll: seconds between looks for replies.
+    """
+
+    config: RunConfig
+    run: str
+    folder: Path
+    evaluation_faces: FaceSet | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    observers: Observers = field(default_factory=Observers)
+    order: Callable[[Iterable[int]], Sequence[int]] = sorted
+    secret_sampling: bool = False
+    poll: float = 0.02
+
+    def initial_model(self, weights: Arrays | None = None) -> nn.Module:
+        """The model before round 1: from `weights`, or fresh from the run's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            model = build_model(self.config.model)
+        if weights is not None:
+            write_parameters(model, weights)
+        return model
+
+    def open_checkpoint(self, weights: Arrays | None = None) -> Checkpoint:
+        """The run's checkpoint if it has one, else a fresh one from `weights` or the seed.
+
+        Raises:
+            RunError: the checkpoint is of another run or configuration.
+        """
+        digest = sha256(encode(self.config.model_dump(mode="json")))
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return Checkpoint(self.run, digest, 0, read_parameters(self.initial_model(weights)))
+        checkpoint = Checkpoint.load(path)
+        if (checkpoint.run, checkpoint.config_digest) != (self.run, digest):
+            raise RunError(f"{self.folder} holds a run of another configuration; choose another folder or resume with its own.")
+        return checkpoint
+
+    def execute(self, grid: Grid, weights: Arrays | None = None) -> Checkpoint:
+        """Run from the checkpoint, or from `weights`, to the last round."""
+        state = self.open_checkpoint(weights)
+        model = self.initial_model(state.weights)
+        names = list(select_trainable(model, self.config.model.trainable))
+        strategy = make_strategy(self.config.server, self.config.train.proximal_mu)
+        strategy.shape = UpdateShape({name: state.weights[name].shape for name in names}, self.config.server.max_update_norm)
+        load_state(strategy, state.server_state, {name: state.weights[name] for name in names})
+        if not state.history:
+            scores = self._evaluate(model)
+            state.history.append(self._record(0, Tally(), scores, 0.0))
+            self._keep(state, Accepted(0, state.weights, Tally(), scores))
+        while state.round < self.config.server.rounds:
+            began = time.monotonic()
+            accepted = self._one_round(grid, strategy, state)
+            write_parameters(model, state.weights)
+            scores = self._evaluate(model)
+            state.round += 1
+            state.history.append(self._record(state.round, strategy.tally, scores, time.monotonic() - began))
+            self._keep(state, Accepted(state.round, state.weights, strategy.tally, scores) if accepted else None)
+        return state
+
+    def _one_round(self, grid: Grid, strategy: StreamingAverage, state: Checkpoint) -> bool:
+        """Ask a cohort and move `state` by what it answers; False, and no move, if too few did."""
+        number = state.round + 1
+        # 1. Choose the cohort, and what each of its devices is asked.
+        cohort, participations = self._choose(grid, number)
+        start = {name: state.weights[name] for name in strategy.shape.shapes}
+
+        def content(mu: float) -> RecordDict:
+            return encode_request(self._request(number, participations, mu), state.weights)
+
+        strategy.prepare(cohort, content, start, self.run, partial(self.observers.on_reply, number))
+        # 2. Ask, and add up what comes.
+        before = ArrayRecord({name: Array(value) for name, value in start.items()})
+        messages = strategy.configure_train(number, before, ConfigRecord(), grid)
+        replies = stream_replies(grid, messages, self.config.server.round_timeout, self.poll)
+        after, _ = strategy.aggregate_train(number, replies)
+        # 3. Accept the new model if enough devices are in it.
+        if after is None or strategy.tally.accepted < self.config.server.min_replies:
+            log.warning("round %d: %d of %d updates, too few: the model stays", number, strategy.tally.accepted, len(cohort))
+            load_state(strategy, state.server_state, start)
+            return False
+        state.weights = state.weights | {name: np.asarray(array.numpy(), dtype=np.float32) for name, array in after.items()}
+        state.server_state = save_state(strategy)
+        return True
+
+    def _keep(self, state: Checkpoint, accepted: Accepted | None) -> None:
+        state.save(self.folder / CHECKPOINT)
+        lines = b"".join(encode(record) for record in state.history)
+        write_atomic(self.folder / METRICS, lines)
+        if accepted is not None:
+            self.observers.publish(accepted)
+        self.observers.on_round(state.history[-1])
+
+    def _choose(self, grid: Grid, number: int) -> tuple[list[int], int]:
+        nodes = list(self.order(grid.get_node_ids()))
+        while len(nodes) < self.config.server.min_replies:
+            time.sleep(self.poll)
+            nodes = list(self.order(grid.get_node_ids()))
+        wanted = min(self.config.server.cohort or len(nodes), len(nodes))
+        seed = hashlib.sha256(f"{self.config.seed}/{number}".encode()).digest()
+        random: Random = SystemRandom() if self.secret_sampling else Random(seed)  # noqa: S311
+        participations = expected_participations(self.config.server.rounds, wanted, len(nodes))
+        return sorted(random.sample(nodes, wanted), key=nodes.index), participations
+
+    def _request(self, number: int, participations: int, mu: float) -> TrainRequest:
+        return TrainRequest(
+            run=self.run,
+            round=number,
+            rounds=self.config.server.rounds,
+            participations=participations,
+            model=self.config.model,
+            train=self.config.train.model_copy(update={"proximal_mu": mu}),
+            privacy=self.config.privacy,
+            preprocessing=self.preprocessing.model_dump(),
+        )
+
+    def _evaluate(self, model: nn.Module) -> Evaluation | None:
+        if self.evaluation_faces is None:
+            return None
+        return evaluate(model, self.evaluation_faces, self.preprocessing)
+
+    def _record(self, number: int, tally: Tally, scores: Evaluation | None, seconds: float) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "round": number,
+            "asked": tally.asked,
+            "accepted": tally.accepted,
+            "left_out": dict(sorted(tally.left_out.items())),
+            "update_norm": round(float(np.mean(tally.norms)), 6) if tally.norms else None,
+            "seconds": round(seconds, 3),
+        }
+        if scores is not None:
+            record |= {
+                "accuracy": scores.accuracy,
+                "balanced_accuracy": scores.balanced_accuracy,
+                "loss": scores.loss if math.isfinite(scores.loss) else None,
+                "evaluated_on": scores.examples,
+            }
+        return record | self.observers.annotate(number)

@@ -1,0 +1,171 @@
+"""From a torch model to ONNX, checked against torch each time. The server calls it for every model it publishes.
+
+The graph is traced once per architecture; afterwards only the weights in it are exchanged.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from common.errors import ModelError
+
+OPSET = 18
+INPUT, OUTPUT = "faces", "logits"
+TOLERANCE = 1e-4
+"""Largest difference between ONNX Runtime's logits and torch's, relative to the largest logit where that exceeds 1."""
+
+Weights = Mapping[str, NDArray[np.float32]]
+"""Arrays by their names in the model's state dict."""
+
+
+@dataclass(frozen=True)
+class OnnxTemplate:
+    """The ONNX graph of one architecture, to be filled with weights; by one thread at a time.
+
+    Attributes:
+        size: side of the input in pixels: `faces` is (N, 1, size, size) float32, `logits` is (N, C) float32.
+    """
+
+    size: int
+    _graph: Any
+    _reference: nn.Module
+
+    @classmethod
+    def trace(cls, model: nn.Module, size: int) -> Self:
+        """Trace `model`, which stays as it is, at opset 18 with a free batch size.
+
+        Raises:
+            ModelError: it has an operation that ONNX does not know, or a tensor that does not enter the graph by name.
+        """
+        reference = deepcopy(model).cpu().eval()
+        names = set(reference.state_dict())
+        _make_distinct(reference)
+        graph = _trace(reference, size)
+        inside = {tensor.name for tensor in graph.graph.initializer}
+        if inside != names:
+            odd = ", ".join(sorted(inside ^ names)[:3])
+            raise ModelError(
+                f"The model's tensors and the exported graph's do not match ({odd}): a tensor is unused, shared or no "
+                "plain parameter. Export needs a model with parameters only, each used once."
+            )
+        for tensor in graph.graph.initializer:
+            tensor.ClearField("raw_data")
+        return cls(size, graph, reference)
+
+    def fill(self, weights: Weights) -> bytes:
+        """The ONNX file of this architecture with `weights`, with the same outputs as torch for batches of 1 and 3.
+
+        Raises:
+            ModelError: names, shapes or dtypes differ from the traced model's, a value is not finite, or the outputs
+                differ by more than `TOLERANCE`.
+        """
+        self._check(weights)
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self._graph)
+        for tensor in graph.graph.initializer:
+            tensor.raw_data = np.asarray(weights[tensor.name], dtype="<f4").tobytes()
+        content: bytes = graph.SerializeToString(deterministic=True)
+        try:
+            onnx.checker.check_model(content)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"The exported model is not valid ONNX: {str(error).splitlines()[0]}.") from error
+        self._compare(content, weights)
+        return content
+
+    def _check(self, weights: Weights) -> None:
+        expected = self._reference.state_dict()
+        if odd := sorted(set(expected) ^ set(weights)):
+            raise ModelError(f"The weights are not this architecture's: {odd[0]} is missing or too much.")
+        for name, array in weights.items():
+            if array.shape != tuple(expected[name].shape) or array.dtype != np.float32:
+                raise ModelError(
+                    f"The weights are not this architecture's: {name} is {array.dtype} {array.shape}, not float32 "
+                    f"{tuple(expected[name].shape)}."
+                )
+            if not np.isfinite(array).all():
+                raise ModelError(f"The model is not published: {name} has values that are NaN or infinite.")
+
+    def _compare(self, content: bytes, weights: Weights) -> None:
+        self._reference.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+        session = _session(content)
+        generator = np.random.default_rng(0)
+        for batch in (1, 3):
+            faces = generator.standard_normal((batch, 1, self.size, self.size), dtype=np.float32)
+            with torch.inference_mode():
+                expected = self._reference(torch.from_numpy(faces)).numpy()
+            got = session.run([OUTPUT], {INPUT: faces})[0]
+            if got.shape != expected.shape:
+                raise ModelError(f"The exported model gives logits of shape {got.shape}, torch {expected.shape}.")
+            difference = float(np.abs(got - expected).max())
+            allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            if not difference <= allowed:
+                raise ModelError(
+                    f"The exported model does not agree with torch: logits differ by {difference:.2g} at batch size "
+                    f"{batch}, and {allowed:.2g} is allowed."
+                )
+
+
+def export_onnx(model: nn.Module, size: int) -> bytes:
+    """The ONNX file of `model` for (N, 1, size, size) inputs. For many rounds keep an `OnnxTemplate` instead.
+
+    Raises:
+        ModelError: it cannot be exported faithfully.
+    """
+    return OnnxTemplate.trace(model, size).fill(weights_of(model))
+
+
+def weights_of(model: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """The model's state dict as arrays of its own, on the CPU."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def _make_distinct(model: nn.Module) -> None:
+    """Give every parameter values of its own: the exporter merges tensors that are equal, such as fresh biases."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+
+def _trace(model: nn.Module, size: int) -> Any:
+    buffer: Any = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (torch.zeros(2, 1, size, size),),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                do_constant_folding=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            )
+        graph = onnx.load_from_string(buffer.getvalue())
+        onnx.checker.check_model(graph, full_check=True)
+    except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ModelError(f"The model cannot be exported to ONNX: {reason}.") from error
+    for node in graph.graph.node:
+        node.ClearField("doc_string")
+    return graph
+
+
+def _session(content: bytes) -> Any:
+    import onnxruntime  # `common` comes first: it turns onnxruntime's telemetry off
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,86 @@
+"""MobileNets with GroupNorm for small grey faces, built from torchvision's blocks. Everybody calls `build_model`.
+
+GroupNorm (Wu and He 2018) normalises each example by itself, which per-example clipping needs; `models.isolation` checks it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from common.config import ModelConfig
+from common.errors import DependencyError, ModelError
+
+try:
+    from torchvision.models.mobilenetv2 import MobileNetV2
+    from torchvision.models.mobilenetv3 import InvertedResidual, MobileNetV3, _mobilenet_v3_conf
+except (ImportError, RuntimeError, OSError, AttributeError) as error:
+    raise DependencyError(
+        f"torchvision does not load beside torch {torch.__version__}: {error}. The two must come from the same release "
+        "(torch 2.15 with torchvision 0.29); a CPU-only torch needs the CPU-only torchvision of that release."
+    ) from error
+
+GROUP_SIZE = 8
+"""Channels per normalisation group; every MobileNet width is a multiple of 8."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The norm layer of every variant: groups of `GROUP_SIZE` channels."""
+    return nn.GroupNorm(channels // GROUP_SIZE, channels)
+
+
+class _OutOfPlaceResidual(InvertedResidual):  # type: ignore[misc]
+    """torchvision's block adds its input in place, which per-sample hooks forbid."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        result: Tensor = self.block(input)
+        return result + input if self.use_res_connect else result
+
+
+def _mobilenet_v3(classes: int, *, size: str, width: float) -> nn.Module:
+    blocks, last_channel = _mobilenet_v3_conf(f"mobilenet_v3_{size}", width_mult=width)
+    network: nn.Module = MobileNetV3(blocks, last_channel, num_classes=classes, block=_OutOfPlaceResidual, norm_layer=group_norm)
+    return network
+
+
+def _mobilenet_v2(classes: int, *, width: float) -> nn.Module:
+    network: nn.Module = MobileNetV2(num_classes=classes, width_mult=width, norm_layer=group_norm)
+    return network
+
+
+VARIANTS: dict[str, Callable[[int], nn.Module]] = {
+    "mobilenet_v3_small": partial(_mobilenet_v3, size="small", width=1.0),
+    "mobilenet_v3_small_050": partial(_mobilenet_v3, size="small", width=0.5),
+    "mobilenet_v3_large": partial(_mobilenet_v3, size="large", width=1.0),
+    "mobilenet_v2_025": partial(_mobilenet_v2, width=0.25),
+    "mobilenet_v2_050": partial(_mobilenet_v2, width=0.5),
+    "mobilenet_v2_100": partial(_mobilenet_v2, width=1.0),
+}
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """A network of `config.name`: (N, 1, 48, 48) float32 -> logits (N, len(config.classes)); weights from torch's generator.
+
+    The stem takes one grey channel at `config.stem_stride` (1 keeps the resolution of small faces; 2 costs a quarter). No
+    activation works in place, so that per-sample hooks see what they saved. The model has parameters only, no buffers,
+    and lies in memory channels last, which is twice as fast on CPUs.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    if config.name not in VARIANTS:
+        raise ModelError(f"There is no model {config.name!r}; choose one of {', '.join(VARIANTS)}.")
+    model = VARIANTS[config.name](len(config.classes))
+    stem = model.get_submodule("features.0")
+    if not isinstance(stem, nn.Sequential) or not isinstance(stem[0], nn.Conv2d):
+        raise ModelError(f"{config.name} of this torchvision does not begin with a convolution.")
+    grey = nn.Conv2d(1, stem[0].out_channels, kernel_size=3, stride=config.stem_stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(grey.weight, mode="fan_out")
+    stem[0] = grey
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = config.dropout
+        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardswish | nn.Hardsigmoid | nn.Dropout):
+            module.inplace = False
+    return model.to(memory_format=torch.channels_last)

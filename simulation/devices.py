@@ -1,0 +1,83 @@
+"""The simulated devices: each has its share of the faces, its own ledger file and the real device's code."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flwr.app import Context
+
+from common.config import RunConfig
+from common.errors import RunError
+from common.privacy.accountant import Release, spent_epsilon
+from common.privacy.ledger import Ledger
+from fl_client.device import Device, ModelCache
+from fl_client.policy import Policy
+from models.faces.faceset import FaceSet
+from models.preprocess import Preprocessing
+from simulation.population import make_population
+
+
+@dataclass
+class SimulatedDevices:
+    """Opens device n of a run; picklable, so that Ray's workers can open it too.
+
+    Attributes:
+        config: of the run.
+        folder: where the devices' ledgers live, one small file each.
+    """
+
+    config: RunConfig
+    folder: Path
+    _models: ModelCache = field(default_factory=ModelCache, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"config": self.config, "folder": self.folder}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _models=ModelCache())
+
+    def ledger(self, number: int) -> Path:
+        """The ledger file of device `number`."""
+        return self.folder / f"{number:05d}" / "ledger.jsonl"
+
+    def open(self, context: Context) -> Device:
+        """The device that a simulation's context stands for."""
+        number = context.node_config["partition-id"]
+        if not isinstance(number, int):
+            raise RunError("Flower's simulation did not number its devices.")
+
+        def faces(preprocessing: Preprocessing) -> FaceSet:
+            return make_population(self.config.data, self.config.model, self.config.seed).device(number)
+
+        privacy = self.config.privacy
+        policy = Policy(largest_epsilon=privacy.epsilon, largest_delta=privacy.delta, allow_non_private=not privacy.private)
+        seed = (self.config.seed << 20) + number
+        return Device(faces=faces, ledger=self.ledger(number), policy=policy, models=self._models, seed=seed)
+
+
+class SpentBudgets:
+    """What the simulated devices have spent, read from their ledgers as the owner of each would."""
+
+    def __init__(self, devices: SimulatedDevices, clients: int) -> None:
+        self._devices, self._clients = devices, clients
+        self._seen: dict[int, tuple[int, list[Release]]] = {}
+
+    def _releases(self) -> dict[int, list[Release]]:
+        for number in range(self._clients):
+            path = self._devices.ledger(number)
+            size = path.stat().st_size if path.exists() else 0
+            if self._seen.get(number, (-1, []))[0] != size:
+                self._seen[number] = (size, Ledger(path).releases)
+        return {number: releases for number, (_, releases) in self._seen.items()}
+
+    def rdp(self) -> list[float]:
+        """Cumulative epsilon of each device by the RDP accountant."""
+        delta = self._devices.config.privacy.delta
+        return [spent_epsilon(releases, delta) for _, releases in sorted(self._releases().items())]
+
+    def largest(self) -> float:
+        """Cumulative epsilon, by the run's accountant, of the device that has spent most."""
+        budgets = self.rdp()
+        privacy = self._devices.config.privacy
+        if not budgets or privacy.accountant == "rdp":
+            return max(budgets, default=0.0)
+        return spent_epsilon(self._releases()[budgets.index(max(budgets))], privacy.delta, privacy.accountant)

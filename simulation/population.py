@@ -1,0 +1,86 @@
+"""The faces of a simulation and how they are dealt to its devices: a function of the configuration alone."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import DataConfig, ModelConfig
+from models.faces.faceset import FaceSet
+from models.faces.source import open_faces
+from models.preprocess import Preprocessing
+from simulation.partition import PartitionConfig, partition
+from simulation.synthetic_faces import draw_faces
+
+DRAWN_TEST = 1500
+FACES_PER_PERSON = 30
+LEAST_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Population:
+    """Everybody's faces.
+
+    Attributes:
+        faces: all training faces.
+        training: rows of `faces` that each device trains on.
+        holdout: rows that each device keeps aside.
+        validation: scored after each round.
+        test: scored once, at the end.
+        notes: what was read and what was left out, a sentence each.
+    """
+
+    faces: FaceSet
+    training: tuple[NDArray[np.int64], ...]
+    holdout: tuple[NDArray[np.int64], ...]
+    validation: FaceSet
+    test: FaceSet
+    notes: tuple[str, ...]
+
+    def device(self, number: int) -> FaceSet:
+        """The training faces of one device."""
+        return self.faces.take(self.training[number])
+
+
+def _read(data: DataConfig, model: ModelConfig, seed: int) -> tuple[FaceSet, FaceSet, FaceSet, tuple[str, ...]]:
+    if data.path is None:
+        train, validation, test = (
+            draw_faces(count, seed=3 * seed + part, people=max(7, count // FACES_PER_PERSON), classes=model.classes)
+            for part, count in enumerate((data.drawn, DRAWN_TEST, DRAWN_TEST))
+        )
+        people = data.drawn // FACES_PER_PERSON
+        return train, validation, test, (f"{data.drawn} drawn faces of {people} people; test faces are of other people.",)
+    opened = [
+        open_faces(data.path, labels=data.labels, usage=usage, classes=model.classes, preprocessing=Preprocessing())
+        for usage in ("Training", "PublicTest", "PrivateTest")
+    ]
+    if data.path.is_dir() and not (data.path / "fer2013.csv").exists():
+        everything, note = opened[0]
+        order = np.random.default_rng(seed).permutation(len(everything))
+        tenth = max(1, len(order) // 10)
+        test, validation, train = (everything.take(rows) for rows in np.split(order, [tenth, 2 * tenth]))
+        return train, validation, test, (note, f"{tenth} faces each were set aside for validation and test.")
+    (train, first), (validation, second), (test, third) = opened
+    return train, validation, test, (first, second, third)
+
+
+@lru_cache(maxsize=2)
+def make_population(data: DataConfig, model: ModelConfig, seed: int) -> Population:
+    """Read or draw the faces and deal them out.
+
+    Raises:
+        DataError: the data cannot be used, or there are too few faces for so many devices.
+    """
+    train, validation, test, notes = _read(data, model, seed)
+    parts = partition(
+        train,
+        PartitionConfig(scheme=data.scheme, clients=data.clients, alpha=data.alpha, min_examples=LEAST_EXAMPLES, seed=seed),
+    )
+    training, holdout = [], []
+    for number, rows in enumerate(parts):
+        shuffled = np.random.default_rng([seed, number]).permutation(rows)
+        aside = round(data.holdout * len(rows))
+        holdout.append(np.sort(shuffled[:aside]))
+        training.append(np.sort(shuffled[aside:]))
+    return Population(train, tuple(training), tuple(holdout), validation, test, notes)

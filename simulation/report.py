@@ -1,0 +1,252 @@
+"""What a finished simulation leaves for people: a summary table, four plots, and the same figures as JSON."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.table import Table
+
+from common.canonical import encode
+from common.config import RunConfig
+from common.errors import RunError
+from common.files import write_atomic
+from common.parameters import write_parameters
+from fl_server.checkpoint import Checkpoint
+from fl_server.rounds import CHECKPOINT, METRICS
+from models.evaluate import Evaluation, evaluate
+from models.faces.faceset import FaceSet
+from models.mobilenet import build_model
+from models.preprocess import Preprocessing
+from simulation.devices import SimulatedDevices, SpentBudgets
+from simulation.population import Population
+from simulation.run import RunFolder
+
+SUMMARY = "summary.json"
+INK, ACCENT, SECOND = "#30343b", "#2563a8", "#c2571a"
+STYLE: Any = {
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e5e8",
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+}
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's rounds.
+
+    Raises:
+        RunError: there are none yet.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        raise RunError(f"{folder} holds no {METRICS}: no round of it has finished.")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The figures of a finished run.
+
+    Attributes:
+        test: the last model on the test faces.
+        per_device: accuracy of the last model on each device's own held-out faces, NaN where it has none.
+        epsilons: what each device has spent (RDP), empty without privacy.
+        skew: (devices, classes) training faces.
+    """
+
+    test: Evaluation
+    per_device: NDArray[np.float64]
+    epsilons: list[float]
+    skew: NDArray[np.int64]
+
+
+def find(folder: RunFolder, population: Population) -> Findings:
+    """Evaluate the last model of a run; the simulation may look into its devices, a server never can."""
+    config = folder.config
+    model = build_model(config.model)
+    write_parameters(model, Checkpoint.load(folder.path / CHECKPOINT).weights)
+    preprocessing = Preprocessing()
+    per_device = [
+        evaluate(model, population.faces.take(rows), preprocessing).accuracy if len(rows) else np.nan
+        for rows in population.holdout
+    ]
+    budgets = SpentBudgets(SimulatedDevices(config, folder.path / "devices"), config.data.clients)
+    labels, classes = population.faces.labels, len(config.model.classes)
+    skew = np.stack([np.bincount(labels[rows], minlength=classes) for rows in population.training])
+    return Findings(
+        test=evaluate(model, population.test, preprocessing),
+        per_device=np.array(per_device),
+        epsilons=budgets.rdp() if config.privacy.private else [],
+        skew=skew,
+    )
+
+
+def chance(faces: FaceSet) -> tuple[float, float]:
+    """Accuracy of guessing evenly, and of always naming the most frequent class."""
+    counts = np.bincount(faces.labels, minlength=len(faces.classes))
+    return 1 / len(faces.classes), float(counts.max() / counts.sum())
+
+
+def summarise(folder: RunFolder, population: Population, findings: Findings) -> dict[str, Any]:
+    """All figures of a run as plain values; also written to summary.json."""
+    config, records = folder.config, read_metrics(folder.path)
+    scored = findings.per_device[~np.isnan(findings.per_device)]
+    even, majority = chance(population.test)
+    summary: dict[str, Any] = {
+        "run": folder.name,
+        "private": config.privacy.private,
+        "epsilon": records[-1]["epsilon"],
+        "delta": config.privacy.delta if config.privacy.private else None,
+        "accountant": config.privacy.accountant if config.privacy.private else None,
+        "rounds": records[-1]["round"],
+        "clients": config.data.clients,
+        "training_faces": int(sum(len(rows) for rows in population.training)),
+        "test_faces": findings.test.examples,
+        "test_accuracy": findings.test.accuracy,
+        "test_balanced_accuracy": findings.test.balanced_accuracy,
+        "test_loss": findings.test.loss,
+        "test_recall": dict(zip(config.model.classes, np.nan_to_num(findings.test.recalls).tolist(), strict=True)),
+        "chance": even,
+        "majority_class": majority,
+        "device_accuracy_mean": float(scored.mean()) if len(scored) else None,
+        "device_accuracy_worst_tenth": float(np.sort(scored)[: max(1, len(scored) // 10)].mean()) if len(scored) else None,
+        "round_seconds": float(np.median([r["seconds"] for r in records[1:]])) if len(records) > 1 else None,
+    }
+    write_atomic(folder.path / SUMMARY, encode(summary))
+    return summary
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The summary for a terminal."""
+    table = Table(title=f"Run {summary['run']}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    privacy = "NON-PRIVATE"
+    if summary["private"]:
+        privacy = f"record-level epsilon {summary['epsilon']:.2f}, delta {summary['delta']:g} ({summary['accountant']})"
+    table.add_row("privacy", privacy)
+    table.add_row("devices, rounds", f"{summary['clients']}, {summary['rounds']}")
+    table.add_row("training faces", f"{summary['training_faces']:,}")
+    table.add_row("test accuracy", f"{summary['test_accuracy']:.1%} of {summary['test_faces']:,} faces")
+    table.add_row("balanced accuracy", f"{summary['test_balanced_accuracy']:.1%}")
+    table.add_row("chance, most frequent class", f"{summary['chance']:.1%}, {summary['majority_class']:.1%}")
+    if summary["device_accuracy_mean"] is not None:
+        mean, worst = summary["device_accuracy_mean"], summary["device_accuracy_worst_tenth"]
+        table.add_row("on devices' own faces", f"mean {mean:.1%}, worst tenth {worst:.1%}")
+    if summary["round_seconds"] is not None:
+        table.add_row("seconds a round", f"{summary['round_seconds']:.1f}")
+    return table
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def plot_accuracy(runs: dict[str, list[dict[str, Any]]], path: Path) -> Path:
+    """Accuracy and balanced accuracy against round, one colour a run."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4))
+        axes = figure.subplots()
+        for number, (name, records) in enumerate(runs.items()):
+            rounds = [r["round"] for r in records if "accuracy" in r]
+            colour = f"C{number}" if len(runs) > 1 else ACCENT
+            accuracy = [r["accuracy"] for r in records if "accuracy" in r]
+            balanced = [r["balanced_accuracy"] for r in records if "accuracy" in r]
+            axes.plot(rounds, accuracy, color=colour, label=f"{name}: accuracy")
+            axes.plot(rounds, balanced, color=colour, linestyle="--", label=f"{name}: balanced accuracy")
+        axes.set(xlabel="round", ylabel="on the validation faces", ylim=(0, 1))
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=8)
+        return _save(figure, path)
+
+
+def plot_epsilon(runs: dict[str, list[dict[str, Any]]], path: Path) -> Path:
+    """Cumulative epsilon of the device that has spent most, against round; a run without privacy has no line."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 3.2))
+        axes = figure.subplots()
+        for number, (name, records) in enumerate(runs.items()):
+            kept = [(r["round"], r["epsilon"]) for r in records if r["epsilon"] is not None]
+            label = name if kept else f"{name}: NON-PRIVATE, no epsilon holds"
+            colour = f"C{number}" if len(runs) > 1 else SECOND
+            axes.plot([r for r, _ in kept], [e for _, e in kept], color=colour, label=label)
+        axes.set(xlabel="round", ylabel="cumulative epsilon", ylim=(0, None))
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=8)
+        return _save(figure, path)
+
+
+def plot_devices(accuracy: NDArray[np.float64], mean: float, path: Path) -> Path:
+    """Accuracy on each device's own held-out faces, lowest first."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 3.2))
+        axes = figure.subplots()
+        ordered = np.sort(accuracy[~np.isnan(accuracy)])
+        axes.bar(np.arange(1, len(ordered) + 1), ordered, color=ACCENT, width=0.8)
+        axes.axhline(mean, color=SECOND, linewidth=1, label=f"test faces: {mean:.1%}")
+        axes.set(xlabel="devices, lowest first", ylabel="accuracy on own faces", ylim=(0, 1))
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        return _save(figure, path)
+
+
+def plot_skew(skew: NDArray[np.int64], classes: tuple[str, ...], path: Path) -> Path:
+    """How many faces of each emotion each device trains on."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4))
+        axes = figure.subplots()
+        below = np.zeros(len(skew))
+        colours = mpl.colormaps["tab10"](range(10))
+        for number, name in enumerate(classes):
+            axes.bar(np.arange(len(skew)), skew[:, number], bottom=below, width=0.85, label=name, color=colours[number])
+            below += skew[:, number]
+        axes.set(xlabel="device", ylabel="training faces", xlim=(-0.6, len(skew) - 0.4))
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        return _save(figure, path)
+
+
+def write_report(folder: RunFolder, population: Population) -> dict[str, Any]:
+    """Evaluate, plot, write summary.json; returns the summary."""
+    findings = find(folder, population)
+    summary = summarise(folder, population, findings)
+    runs, plots = {folder.name: read_metrics(folder.path)}, folder.path / "plots"
+    plots.mkdir(exist_ok=True)
+    plot_accuracy(runs, plots / "accuracy.png")
+    plot_epsilon(runs, plots / "epsilon.png")
+    plot_devices(findings.per_device, findings.test.accuracy, plots / "devices.png")
+    plot_skew(findings.skew, folder.config.model.classes, plots / "skew.png")
+    return summary
+
+
+def describe(config: RunConfig) -> str:
+    """A run's main choices in a few words, for comparisons."""
+    data = "drawn faces" if config.data.path is None else config.data.path.name
+    privacy = f"eps {config.privacy.epsilon:g}" if config.privacy.private else "non-private"
+    skew = f"alpha {config.data.alpha:g}" if config.data.scheme in ("dirichlet", "quantity") else ""
+    words = (
+        data,
+        f"{config.data.clients} clients",
+        config.data.scheme,
+        skew,
+        privacy,
+        config.server.strategy,
+        config.model.trainable,
+    )
+    return ", ".join(word for word in words if word)

@@ -1,0 +1,144 @@
+"""A whole simulation: data, devices, rounds, published models, plots. `fl-sim run` and `fl-sim demo` call `run_simulation`."""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.canonical import decode, encode
+from common.config import RunConfig, make_config
+from common.errors import ConfigError, RunError
+from common.files import write_atomic
+from common.identity import SigningKey
+from common.messages import Arrays
+from fl_client.app import build_client_app
+from fl_server.app import build_server_app
+from fl_server.hub import Registry
+from fl_server.publisher import Publisher
+from fl_server.rounds import CHECKPOINT, Observers, Rounds
+from models.published import open_published
+from simulation.backend import BackendName, NodeOrder, make_backend, simulate
+from simulation.devices import SimulatedDevices, SpentBudgets
+from simulation.population import Population, make_population
+
+CONFIG, REGISTRY, KEY = "config.json", "registry", "signing_key.pem"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What carries the messages.
+
+    Attributes:
+        backend: `in-process` or `ray`.
+        workers: devices that train at the same time.
+        cores: processor cores shared among them.
+    """
+
+    backend: BackendName = "in-process"
+    workers: int = 1
+    cores: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run lives: config.json, metrics.jsonl, checkpoint, devices' ledgers, registry, plots."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, written into ledgers and manifests."""
+        return str(self._stored()["run"])
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return make_config(self._stored()["config"])
+
+    def _stored(self) -> dict[str, Any]:
+        path = self.path / CONFIG
+        try:
+            stored: dict[str, Any] = decode(path.read_bytes())
+        except OSError as error:
+            raise RunError(f"{self.path} is not a run folder: it holds no {CONFIG}.") from error
+        return stored
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, now: datetime) -> "RunFolder":
+        """A fresh run folder.
+
+        Raises:
+            RunError: the folder holds something already.
+        """
+        try:
+            if path.exists() and any(path.iterdir()):
+                raise RunError(f"{path} is not empty. Give another --out, or go on with: fl-sim run --resume {path}")
+            path.mkdir(parents=True, exist_ok=True)
+            name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            write_atomic(path / CONFIG, encode({"run": name, "config": config.model_dump(mode="json")}))
+        except OSError as error:
+            raise RunError(f"The run folder {path} cannot be written: {error.strerror}.") from error
+        return cls(path)
+
+
+def _initial_weights(config: RunConfig) -> tuple[Arrays | None, str]:
+    if config.init is None:
+        return None, "random"
+    published = open_published(config.init)
+    theirs = published.manifest.model.model_copy(update={"trainable": config.model.trainable})
+    if theirs != config.model:
+        raise ConfigError(
+            f"{config.init} is a {theirs.name} with stem stride {theirs.stem_stride} and {len(theirs.classes)} classes; the "
+            f"run's is a {config.model.name} with stride {config.model.stem_stride} and {len(config.model.classes)} classes. "
+            "Make them equal."
+        )
+    return published.weights(), f"{published.manifest.run} {published.manifest.version}"
+
+
+def run_simulation(
+    folder: RunFolder, engine: Engine, watch: Callable[[Population, Observers], Observers] | None = None
+) -> Population:
+    """Run, or go on with, the simulation in `folder`.
+
+    Args:
+        watch: given the population and our observers, returns observers that also show progress.
+
+    Returns:
+        The population, for the report.
+    """
+    config = folder.config
+    clients = config.data.clients
+    if config.server.cohort is not None and config.server.cohort > clients:
+        raise ConfigError(f"A cohort of {config.server.cohort} cannot be drawn from {clients} clients.")
+    if config.server.min_replies > clients:
+        raise ConfigError(f"min_replies {config.server.min_replies} is more than the {clients} clients.")
+    population = make_population(config.data, config.model, config.seed)
+    devices = SimulatedDevices(config, folder.path / "devices")
+    budgets = SpentBudgets(devices, clients)
+    weights, init = _initial_weights(config)
+    rounds = Rounds(config, folder.name, folder.path, population.validation)
+    registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY))
+    publisher = Publisher(registry, config, folder.name, rounds.initial_model(), init=init)
+
+    def annotate(number: int) -> dict[str, Any]:
+        return {"epsilon": round(budgets.largest(), 4) if config.privacy.private else None}
+
+    observers = Observers(annotate=annotate, publish=publisher.publish)
+    rounds = replace(rounds, observers=watch(population, observers) if watch else observers)
+    backend = make_backend(engine.backend, engine.workers, engine.cores)
+
+    def server_app(order: NodeOrder) -> Any:
+        return build_server_app(replace(rounds, order=order), weights)
+
+    simulate(server_app, build_client_app(devices.open), clients, backend)
+    if not (folder.path / CHECKPOINT).exists():
+        raise RunError("The simulation ended without a checkpoint.")
+    return population
+
+
+def default_out(now: datetime | None = None) -> Path:
+    """A folder for a run that was given none: runs/<time>."""
+    return Path("runs") / f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}"

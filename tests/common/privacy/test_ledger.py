@@ -1,0 +1,99 @@
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from common.errors import IntegrityError
+from common.privacy.accountant import Release, spent_epsilon
+from common.privacy.ledger import Ledger
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+RELEASE = Release(1.1, 0.1, 10)
+
+
+def debit(path: Path, round_number: int = 1, release: Release | None = RELEASE, run: str = "r") -> None:
+    with Ledger(path).locked() as ledger:
+        ledger.debit(release, run=run, round_number=round_number, now=NOW)
+
+
+def test_epsilon_adds_up_over_rounds_runs_and_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for number, run in enumerate(["a", "a", "b"]):
+        debit(path, number, run=run)
+    again = Ledger(path)
+    assert again.epsilon(1e-5, "rdp") == pytest.approx(spent_epsilon([Release(1.1, 0.1, 30)], 1e-5))
+    assert (again.rounds_of("a"), again.rounds_of("b")) == (2, 1)
+
+
+def test_a_release_without_privacy_leaves_no_epsilon_to_state(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    debit(path)
+    debit(path, release=None)
+    assert Ledger(path).epsilon(1e-5, "rdp") == float("inf")
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "device" / "ledger.jsonl"
+    debit(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_debit_survives_a_kill_right_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom datetime import datetime, UTC\n"
+        "from common.privacy.ledger import Ledger\nfrom common.privacy.accountant import Release\n"
+        "with Ledger(Path(sys.argv[1])).locked() as ledger:\n"
+        "    ledger.debit(Release(1.1, 0.1, 10), run='r', round_number=1, now=datetime.now(UTC))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[3], check=False)
+    assert Ledger(path).releases == [RELEASE]
+
+
+@pytest.mark.parametrize("change", ["alter", "remove first", "remove middle", "swap", "half line", "garbage", "add key"])
+def test_any_change_of_the_past_is_noticed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for number in range(4):
+        debit(path, number)
+    lines = path.read_bytes().splitlines(keepends=True)
+    changed = {
+        "alter": [lines[0].replace(b'"steps":10', b'"steps":1'), *lines[1:]],
+        "remove first": lines[1:],
+        "remove middle": [lines[0], *lines[2:]],
+        "swap": [lines[1], lines[0], *lines[2:]],
+        "half line": [*lines[:3], lines[3][:20]],
+        "garbage": [*lines, b"\xff\x00\n"],
+        "add key": [*lines[:3], lines[3].replace(b'{"previous"', b'{"extra":1,"previous"')],
+    }[change]
+    path.write_bytes(b"".join(changed))
+    with pytest.raises(IntegrityError, match="was altered at line"):
+        Ledger(path)
+
+
+def test_two_holders_cannot_spend_the_same_budget(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+
+    def spend() -> None:
+        for _ in range(20):
+            with Ledger(path).locked() as ledger:
+                ledger.debit(RELEASE, run="r", round_number=len(ledger.entries), now=NOW)
+
+    threads = [threading.Thread(target=spend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    entries = Ledger(path).entries
+    assert [entry.round for entry in entries] == list(range(80))
+
+
+def test_a_read_only_ledger_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    debit(path)
+    before = path.read_bytes()
+    assert len(Ledger(path).entries) == 1
+    assert path.read_bytes() == before

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from common.config import RunConfig, make_config, read_config
+from common.errors import ConfigError
+
+
+def test_defaults_are_private() -> None:
+    assert RunConfig().privacy.private
+    assert RunConfig().model.dropout == 0
+
+
+def test_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        RunConfig().privacy.epsilon = 100.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"privcy": {}}, "privcy is not a setting"),
+        ({"privacy": {"epsilom": 3}}, "privacy.epsilom is not a setting"),
+        ({"privacy": {"epsilon": 0}}, "privacy.epsilon is wrong"),
+        ({"privacy": {"epsilon": float("nan")}}, "privacy.epsilon is wrong"),
+        ({"privacy": {"delta": 1}}, "privacy.delta is wrong"),
+        ({"server": {"strategy": "krum"}}, "server.strategy is wrong"),
+        ({"server": {"cohort": 1}}, "cohort 1 can never give min_replies 2"),
+        ({"server": {"max_update_norm": 1e9}}, "server.max_update_norm is wrong"),
+        ({"model": {"classes": ["anger", "joy"]}}, "classes must be"),
+        ({"model": {"classes": ["anger", "anger"]}}, "classes must be"),
+        ({"data": {"alpha": -1}}, "data.alpha is wrong"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_sentence(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(values)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_toml_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("seed = 3\n[privacy]\nepsilon = 2.5\n")
+    config = make_config(read_config(path))
+    assert (config.seed, config.privacy.epsilon, config.privacy.delta) == (3, 2.5, RunConfig().privacy.delta)
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"a = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML")])
+def test_a_broken_toml_file_is_one_sentence(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        read_config(path)
+
+
+def test_a_missing_toml_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path / "none.toml")
+
+
+def test_a_configuration_survives_json() -> None:
+    config = make_config({"model": {"trainable": "head"}, "data": {"path": "/x/fer2013.csv"}})
+    assert make_config(config.model_dump(mode="json")) == config

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from common.errors import ModelError
+from fl_client.webcam.classifier import Classifier, model_inputs, softmax
+from models.preprocess import Box, Preprocessing
+
+from .conftest import BRIGHT, CLASSES, DARK, brightness_onnx, frame_with, loop_model, spied
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+BOXES = st.tuples(st.integers(-50, 170), st.integers(-50, 130), st.integers(1, 150), st.integers(1, 150))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(BOXES, min_size=1, max_size=4),
+    st.sampled_from([Preprocessing(), Preprocessing(size=64, crop_margin=0.2, mean=0.4, std=0.3)]),
+)
+def test_the_loops_inputs_are_byte_for_byte_those_of_training(boxes: list[Box], preprocessing: Preprocessing) -> None:
+    inputs = model_inputs(preprocessing, PICTURE, boxes)
+    one_by_one = [preprocessing.normalise(preprocessing.crop(PICTURE, box)[None]) for box in boxes]
+    assert inputs.shape == (len(boxes), 1, preprocessing.size, preprocessing.size)
+    assert inputs.dtype == np.float32
+    assert inputs.tobytes() == b"".join(made.tobytes() for made in one_by_one)
+
+
+@pytest.mark.parametrize("side", [48, 30, 97])
+def test_a_training_picture_seen_in_a_frame_becomes_the_same_input(side: int) -> None:
+    """Training reads a ready-made crop with `whole`; the loop finds the same pixels inside a larger frame."""
+    preprocessing = Preprocessing()
+    crop = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    frame = frame_with([])
+    frame[40 : 40 + side, 70 : 70 + side] = crop
+    trained = preprocessing.normalise(preprocessing.whole(crop)[None])
+    assert model_inputs(preprocessing, frame, [(70, 40, side, side)]).tobytes() == trained.tobytes()
+
+
+def test_what_reaches_the_session_is_those_bytes_in_one_batch_for_all_faces() -> None:
+    classifier = Classifier(loop_model())
+    spy = spied(classifier)
+    boxes = [(0, 0, 50, 50), (60, 10, 40, 44), (-10, 90, 64, 64)]
+    classifier.probabilities(PICTURE, boxes)
+    assert [batch.shape for batch in spy.batches] == [(3, 1, 48, 48)]
+    assert spy.batches[0].tobytes() == model_inputs(Preprocessing(), PICTURE, boxes).tobytes()
+
+
+def test_no_face_costs_no_inference() -> None:
+    classifier = Classifier(loop_model())
+    spy = spied(classifier)
+    assert classifier.probabilities(PICTURE, []).shape == (0, len(CLASSES))
+    assert spy.batches == []
+    assert model_inputs(Preprocessing(), PICTURE, []).shape == (0, 1, 48, 48)
+
+
+def test_probabilities_follow_the_manifests_classes() -> None:
+    boxes = [(10, 10, 60, 60), (100, 10, 60, 60), (200, 10, 60, 60)]
+    frame = frame_with([(boxes[0], 255), (boxes[1], 0), (boxes[2], 128)])
+    classifier = Classifier(loop_model())
+    probabilities = classifier.probabilities(frame, boxes)
+    assert probabilities.shape == (3, len(CLASSES))
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    assert [CLASSES[at] for at in probabilities[:2].argmax(1)] == [BRIGHT, DARK]
+    np.testing.assert_allclose(probabilities[2], 1 / len(CLASSES), atol=0.03)
+    alone = [classifier.probabilities(frame, [box])[0] for box in boxes]
+    np.testing.assert_allclose(probabilities, alone, atol=1e-6)
+
+
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=9))
+def test_softmax_is_a_distribution_in_the_order_of_the_logits(logits: list[float]) -> None:
+    shares = softmax(np.array([logits], dtype=np.float32))[0]
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+    assert (shares >= 0).all()
+    for first in range(len(logits)):
+        for second in range(len(logits)):
+            if logits[first] > logits[second]:
+                assert shares[first] >= shares[second]
+
+
+def test_it_runs_on_the_cpu_with_the_threads_that_were_asked_for() -> None:
+    session = Classifier(loop_model(), threads=2)._session
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.get_session_options().intra_op_num_threads == 2
+
+
+def constant_onnx(value: float) -> bytes:
+    nodes = [
+        helper.make_node("ReduceMean", ["faces"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "one"], ["column"]),
+        helper.make_node("Tile", ["column", "times"], ["tiled"]),
+        helper.make_node("Mul", ["tiled", "value"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["batch", 1, 48, 48])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 7])],
+        [
+            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("times", TensorProto.INT64, [2], [1, 7]),
+            helper.make_tensor("value", TensorProto.FLOAT, [1], [value]),
+        ],
+    )
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"no model", "cannot be run by ONNX Runtime"),
+        (b"", "cannot be run by ONNX Runtime"),
+        (brightness_onnx(size=64), "cannot be run by ONNX Runtime"),
+        (brightness_onnx(classes=5), r"answers \(2, 5\) where its manifest promises \(2, 7\)"),
+        (constant_onnx(float("nan")), "numbers that are not finite"),
+    ],
+)
+def test_a_model_that_cannot_work_is_refused_before_the_first_frame(content: bytes, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence) as caught:
+        Classifier(loop_model(onnx=content, version="run demo round 3 #4"))
+    assert "run demo round 3 #4" in str(caught.value)
+    assert "\n" not in str(caught.value)
