@@ -92,8 +92,8 @@ class Device:
             plan,
             request.train,
             preprocessing,
+            privacy=request.privacy,
             release=release,
-            clipping_norm=request.privacy.clipping_norm,
             random=self.random(),
             seed=self._seed(request),
         )

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.config import TrainConfig
+from common.config import PrivacyConfig, TrainConfig
 from common.messages import Arrays
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
+from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
 from common.privacy.mechanisms import PoissonSampling, SecureRandom
 from models.augment import augment
@@ -51,10 +52,13 @@ def make_plan(config: TrainConfig, examples: int, round_number: int, rounds: int
     return Plan(examples, steps, PoissonSampling(examples, rate), config.learning_rate * shrink)
 
 
-class Gradients(Protocol):
-    """Sets the gradients of a model's trainable parameters from one batch."""
+Loss = Callable[[Tensor, Tensor], Tensor]
 
-    def compute(self, inputs: Tensor, targets: Tensor) -> None: ...
+
+class Gradients(Protocol):
+    """Sets the gradients of a model's trainable parameters from one batch; `loss` gives the sum over the examples."""
+
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss) -> None: ...
 
     def close(self) -> None: ...
 
@@ -70,31 +74,25 @@ class PlainGradients:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def compute(self, inputs: Tensor, targets: Tensor) -> None:
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
         self._model.zero_grad()
-        (summed_loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
+        (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         self._model.zero_grad()
 
 
-class PrivateGradients:
-    """DP-SGD's noisy gradients; see `OpacusGradients`."""
-
-    def __init__(self, model: nn.Module, release: Release, clipping_norm: float, sampling: PoissonSampling, random: SecureRandom):
-        self._engine = OpacusGradients(
-            model,
-            clipping_norm=clipping_norm,
-            noise_multiplier=release.noise_multiplier,
-            expected_batch=sampling.expected_batch,
-            random=random,
-        )
-
-    def compute(self, inputs: Tensor, targets: Tensor) -> None:
-        self._engine.compute(inputs, targets, summed_loss)
-
-    def close(self) -> None:
-        self._engine.close()
+def _private_gradients(
+    model: nn.Module, privacy: PrivacyConfig, release: Release, sampling: PoissonSampling, random: SecureRandom
+) -> Gradients:
+    engines: dict[str, Callable[..., Gradients]] = {"bookkeeping": BookkeepingGradients, "opacus": OpacusGradients}
+    return engines[privacy.engine](
+        model,
+        clipping_norm=privacy.clipping_norm,
+        noise_multiplier=release.noise_multiplier,
+        expected_batch=sampling.expected_batch,
+        random=random,
+    )
 
 
 def shuffled_batches(examples: int, size: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -116,8 +114,8 @@ def train_locally(
     config: TrainConfig,
     preprocessing: Preprocessing,
     *,
+    privacy: PrivacyConfig,
     release: Release | None,
-    clipping_norm: float,
     random: SecureRandom,
     seed: int,
 ) -> Arrays:
@@ -126,6 +124,7 @@ def train_locally(
     Args:
         model: its trainable parameters are those that require gradients; left trained.
         weights: all parameters of the global model.
+        privacy: clipping norm and engine; unused without privacy.
         release: noise multiplier, rate and steps that the ledger was debited with; None trains without privacy.
         random: source of Poisson batches and noise; unused without privacy.
         seed: of shuffling and augmentation.
@@ -145,7 +144,7 @@ def train_locally(
         gradients = PlainGradients(model)
         batches = shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
     else:
-        gradients = PrivateGradients(model, release, clipping_norm, plan.sampling, random)
+        gradients = _private_gradients(model, privacy, release, plan.sampling, random)
         batches = plan.sampling.batches(release.steps, random)
     warp = torch.Generator().manual_seed(seed)
     try:
@@ -153,7 +152,8 @@ def train_locally(
             inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
             if config.augment:
                 inputs = augment(inputs, warp)
-            gradients.compute(inputs.contiguous(memory_format=torch.channels_last), torch.from_numpy(faces.targets[rows]))
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            gradients.compute(inputs, torch.from_numpy(faces.targets[rows]), summed_loss)
             if config.proximal_mu:
                 for name, p in trained.items():
                     if p.grad is not None:

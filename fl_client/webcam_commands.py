@@ -4,6 +4,7 @@
 """
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -120,6 +121,9 @@ def _progress(source: Source, limit: int | None, shown: bool) -> Iterator[Callab
 @contextmanager
 def _sigterm_stops() -> Iterator[None]:
     """Until the block ends, SIGTERM stops the loop as Ctrl-C does, so that a service manager loses no recording."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

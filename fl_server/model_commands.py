@@ -87,7 +87,7 @@ def verify_registry(registry: RegistryFolder, publisher: Publisher = None) -> No
         total = sum(entry.bytes for entry in manifest.files.values())
         out.print(f"[green]✓[/] {manifest.version}  signature, {len(manifest.files)} files, {link}")
         count, size = count + 1, size + total
-    out.print(f"[bold green]{count} versions hold[/], {_size(size)} in all; latest is {latest}.")
+    out.print(f"[bold green]{count} version{' holds' if count == 1 else 's hold'}[/], {_size(size)} in all; latest is {latest}.")
     out.print(f"Signed by {grouped(key.fingerprint)}")
     if publisher is None:
         err.print(

@@ -26,7 +26,7 @@ def privacy_statement(privacy: PrivacyConfig, trained: bool, init: str) -> Priva
         init: what training began from.
     """
     beginning = () if init == "random" else (f"initial weights: {init}",)
-    if not privacy.private and trained:
+    if not privacy.private:
         return PrivacyStatement.absent("federated training on the devices' faces", *beginning)
     return PrivacyStatement.guaranteed(
         unit="record",

@@ -69,6 +69,10 @@ def run(
     ] = None,
     clip: Annotated[float | None, Help(help="Clipping norm of one face's gradient [1].", rich_help_panel="Privacy")] = None,
     accountant: Annotated[Literal["rdp", "prv"] | None, Help(help="[rdp]", rich_help_panel="Privacy")] = None,
+    dp_engine: Annotated[
+        Literal["bookkeeping", "opacus"] | None,
+        Help(help="Two ways to the same noisy gradients [bookkeeping].", rich_help_panel="Privacy"),
+    ] = None,
     non_private: Annotated[
         bool, Help("--non-private", help="No privacy at all; everything produced is marked so.", rich_help_panel="Privacy")
     ] = False,
@@ -125,6 +129,7 @@ def run(
             "privacy.delta": delta,
             "privacy.clipping_norm": clip,
             "privacy.accountant": accountant,
+            "privacy.engine": dp_engine,
             "privacy.private": False if non_private else None,
             "model.name": model,
             "model.stem_stride": stem_stride,
@@ -233,6 +238,49 @@ def perform(
         ),
     )
     return home.path
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path | None, Help("--out", help="The run folder [runs/demo-<time>].")] = None,
+    workers: Annotated[int | None, Help(help="Devices that train at once [one per core].")] = None,
+) -> None:
+    """The whole way in about two minutes: private training on drawn faces, a signed model, a labelled video."""
+    from simulation.demo import demo_config, film
+    from simulation.run import REGISTRY, default_out
+
+    home = folder or default_out().with_name(f"demo-{default_out().name}")
+    perform(demo_config(), home, None, "in-process", workers)
+    labelled = film(home, home / REGISTRY)
+    out.print(f"\nThe published model at work on a drawn scene: [bold]{escape(os.path.relpath(labelled))}[/]", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of finished runs.")],
+    folder: Annotated[Path, Help("--out", help="Where the plots go.")] = Path("comparison"),
+) -> None:
+    """Put finished runs side by side: a table, and plots of accuracy and epsilon."""
+    from simulation.compare import comparison_table, names_of, plot_comparison
+
+    named = names_of(runs)
+    out.print(comparison_table(named))
+    for plot in plot_comparison(named, folder):
+        out.print(f"Written: {escape(str(plot))}", soft_wrap=True)
+
+
+@app.command()
+def draw(
+    folder: Annotated[Path, typer.Argument(help="Where the folders of emotions go; must not exist or be empty.")],
+    count: Annotated[int, Help(min=7, help="How many faces.")] = 200,
+    people: Annotated[int, Help(min=1, help="How many people they show.")] = 1,
+    seed: Annotated[int, Help(min=0, help="Another seed draws other people.")] = 0,
+) -> None:
+    """Draw faces into FOLDER/<emotion>/*.png, the layout that a device's own faces have: to try things out without a camera."""
+    from simulation.drawn_folder import draw_folder
+
+    written = draw_folder(folder, count, people=people, seed=seed)
+    out.print(f"{written} faces of {people} {'person' if people == 1 else 'people'} in {escape(str(folder))}.", soft_wrap=True)
 
 
 def main() -> None:

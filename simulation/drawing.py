@@ -4,7 +4,7 @@
 """
 
 from simulation.expressions import Expression
-from simulation.features import BLACK, add_features
+from simulation.features import BLACK, add_features, mouth_corner
 from simulation.people import Person, mix, scaled
 from simulation.sketch import Curve, Layer, Sketch, ellipse, smooth, spindle
 
@@ -22,7 +22,7 @@ def sketch_person(person: Person, expression: Expression, light: float = 0.0) ->
     chin = person.chin + 0.2 * moved[26] - 0.03 * moved[17]
     _body(sketch, person)
     _head(sketch, person, chin, light)
-    _beard(sketch, person, chin)
+    _beard(sketch, person, expression, chin)
     add_features(sketch, person, expression, chin)
     _hair(sketch, person)
     _glasses(sketch, person)
@@ -43,7 +43,7 @@ def _body(sketch: Sketch, person: Person) -> None:
         sketch.fill(Layer.BACK, scaled(person.hair_colour, 0.8), *_mirrored(back), bulge=0.0)
     neck = [(0.7 * jaw, 0.8), (0.66 * jaw, chin + 0.4), (0.9 * jaw, chin + 0.8)]
     sketch.fill(Layer.BACK, scaled(skin, 0.62), *_mirrored(neck), bulge=0.0)
-    shirt = [(0.0, chin + 0.75), (0.5, chin + 0.5), (1.6, chin + 0.8), (2.0, chin + 1.5), (2.05, 5.0)]
+    shirt = [(0.0, chin + 0.75), (0.5, chin + 0.5), (1.6, chin + 0.8), (2.0, chin + 1.5), (2.05, 8.0)]
     sketch.fill(Layer.BACK, person.shirt, *_mirrored(shirt), bulge=0.0)
     for x in (-person.width, person.width):
         sketch.fill(Layer.BACK, scaled(skin, 0.8), *ellipse(x, 0.2, 0.15, 0.3), bulge=0.0)
@@ -64,7 +64,7 @@ def _head(sketch: Sketch, person: Person, chin: float, light: float) -> None:
     sketch.fill(Layer.BROAD, 1.06, *ellipse(0.0, -0.85, 0.5, 0.25))
 
 
-def _beard(sketch: Sketch, person: Person, chin: float) -> None:
+def _beard(sketch: Sketch, person: Person, expression: Expression, chin: float) -> None:
     y, w, jaw = person.mouth_y, person.width, person.width * person.jaw
     colour = mix(person.hair_colour, person.skin, 0.15)
     above = person.nose_y + 0.12
@@ -75,8 +75,11 @@ def _beard(sketch: Sketch, person: Person, chin: float) -> None:
         outer = [(0.99 * w, 0.35), (0.965 * w, 0.6), (jaw, 1.12), (0.55 * jaw, chin - 0.14), (0.0, chin)]
         sketch.fill(Layer.FACE, colour, *_mirrored(inner + outer), bulge=0.3)
     if person.beard in ("moustache", "goatee"):
-        moustache = [(0.06, above), (0.36, y - 0.02), (0.42, y + 0.12), (0.0, y - 0.05)]
-        sketch.fill(Layer.FACE, colour, *_mirrored(moustache))
+        tips = [mouth_corner(person, side, expression.side(column)) for column, side in ((0, -1), (1, 1))]
+        (x0, y0), (x3, y3) = ((0.8 * x, 0.7 * v + 0.3 * y) for x, v in tips)
+        middle = y - person.lip_upper - 0.08 * expression.middle()[10]
+        rim = [(-0.06, above), (0.06, above), (x3, y3 - 0.13), (x3 + 0.1, y3 + 0.06), (0.0, middle + 0.04)]
+        sketch.fill(Layer.FACE, colour, *smooth([*rim, (x0 - 0.1, y0 + 0.06), (x0, y0 - 0.13)]))
     if person.beard == "goatee":
         tuft = [(0.24, y + 0.22), (0.3, chin - 0.12), (0.0, chin)]
         sketch.fill(Layer.FACE, colour, *_mirrored(tuft), bulge=0.6)
@@ -112,7 +115,7 @@ def _glasses(sketch: Sketch, person: Person) -> None:
             rim = tuple(smooth([(x - 0.37, -0.2), (x + 0.37, -0.2), (x + 0.34, 0.27), (x - 0.34, 0.27)]))
             hole = tuple(smooth([(x - 0.33, -0.16), (x + 0.33, -0.16), (x + 0.3, 0.23), (x - 0.3, 0.23)]))
         sketch.fill(Layer.FRONT, BLACK, *rim, hole=hole, lift=0.12)
-        hinge, ear = side * (person.eye_x + 0.34), side * person.width
+        hinge, ear = side * (person.eye_x + 0.29), side * person.width
         temple: Curve = (hinge, -0.05, side * 0.9, -0.06, side * 0.95, -0.04, ear, 0.0)
         sketch.fill(Layer.FRONT, BLACK, *spindle(temple, 0.05), bulge=0.6)
     sketch.fill(Layer.FRONT, BLACK, *spindle((-0.16, 0.0, -0.06, -0.07, 0.06, -0.07, 0.16, 0.0), 0.05), lift=0.15)

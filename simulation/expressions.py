@@ -118,8 +118,8 @@ def draw_expression(emotion: str, rng: np.random.Generator, among: tuple[str, ..
         units = (1 - share) * units + share * _one(among[rng.integers(len(among))], rng)
     units += rng.exponential(vary.unrelated, (len(units), 1))
     units *= 1 + 0.08 * rng.standard_normal(units.shape)
-    gaze = np.clip(0.3 * rng.standard_normal(2), -1, 1)
-    return Expression(np.clip(units, 0.0, 1.3), (float(gaze[0]), float(gaze[1])))
+    right, down = (0.3 * rng.standard_normal(2)).clip(-1, 1).tolist()
+    return Expression(units.clip(0.0, 1.3), (right, down))
 
 
 def _one(emotion: str, rng: np.random.Generator) -> NDArray[np.float64]:

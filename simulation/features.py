@@ -87,7 +87,7 @@ def _cheek(sketch: Sketch, person: Person, side: int, a: Units) -> None:
     rise, puff = 0.13 * a[6] + 0.08 * a[12] + 0.05 * a[9], 0.05 * (a[6] + a[12])
     sketch.fill(Layer.BROAD, 1.1 + puff, *ellipse(side * 0.6, 0.5 - rise, 0.26, 0.2))
     strength = min(0.35 * person.fold + 0.45 * a[12] + 0.4 * a[10] + 0.4 * a[9] + 0.12 * a[20], 1.0)
-    x, y = _corner(person, side, a)
+    x, y = mouth_corner(person, side, a)
     x0, y0 = side * (person.nose_width + 0.07), person.nose_y - 0.08 - 0.06 * a[9]
     wide = side * (0.08 + 0.06 * a[12] + 0.05 * a[10] + 0.04 * a[9])
     fold: Curve = (x0, y0, x0 + wide, y0 + 0.1, x + wide, y - 0.16, x + side * 0.1, y + 0.02 - 0.08 * a[9])
@@ -127,7 +127,7 @@ def _nose(sketch: Sketch, person: Person, left: Units, right: Units) -> None:
     sketch.fill(Layer.MIDDLE, 0.82, *ellipse(0, end + 0.09, 0.8 * w, 0.07))
 
 
-def _corner(person: Person, side: int, a: Units) -> Point:
+def mouth_corner(person: Person, side: int, a: Units) -> Point:
     """Where the mouth's corner lies on one side."""
     narrow = 0.12 * a[26] * max(1 - a[12] - a[20], 0.0) + 0.08 * a[23] + 0.04 * a[17]
     x = person.mouth_width + 0.14 * (a[12] + a[20]) + 0.04 * a[14] - narrow
@@ -143,7 +143,7 @@ def _across(left: Point, right: Point, middle: float, full: float) -> Curve:
 
 def _mouth(sketch: Sketch, person: Person, left: Units, right: Units, chin: float) -> None:
     a = {unit: 0.5 * (left[unit] + right[unit]) for unit in left}
-    corners = _corner(person, -1, left), _corner(person, 1, right)
+    corners = mouth_corner(person, -1, left), mouth_corner(person, 1, right)
     y = person.mouth_y - 0.05 * a[17] - 0.02 * a[9] + 0.02 * a[12]
     top = y - 0.08 * a[10] * (0.3 + a[25]) - 0.03 * a[25] - 0.02 * a[26]
     low = max(y + 0.06 * a[25] + 0.42 * a[26], top)

@@ -1,129 +1,157 @@
-"""Deals faces out to simulated devices, by named schemes of skew. Pure: faces and a configuration in, rows per device out."""
+"""How the faces of a simulation are dealt to its clients: named schemes, each a pure function of faces and settings.
 
+`simulation.population` calls `partition`; `skew_table` counts what came out, for plots.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from common.config import Settings
 from common.errors import DataError
 from models.faces.faceset import FaceSet
 
 Rows = NDArray[np.int64]
 Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
 
-POOR_SHARE = 0.1
-"""Part of its fair share that a device of `one-class-poor` gets of the class it lacks."""
+_POOR_SHARE = 0.1
 
 
-class PartitionConfig(Settings):
-    """How to deal faces out.
+class PartitionConfig(BaseModel):
+    """How to deal.
 
     Attributes:
-        scheme: `iid`: at random, equal sizes. `dirichlet`: each class is split among devices in proportions drawn from
-            Dirichlet(alpha) (Li et al. 2022, "Federated learning on non-IID data silos", section 4.1). `one-class-poor`: like
-            iid, but each device has only a tenth of its share of one class. `quantity`: sizes in proportions drawn from
-            Dirichlet(alpha), classes at random. `by-person`: whole people, so that no person is on two devices.
-        clients: number of devices.
-        alpha: concentration; smaller is more skewed.
-        min_examples: no device has fewer faces; the largest devices give up some of theirs until it holds.
-        seed: of the deal.
+        scheme: `iid`: evenly, at random. `dirichlet`: each class is split over the clients in Dirichlet(alpha) shares
+            (label skew as in Q. Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, section IV-A).
+            `one-class-poor`: each client gets a tenth of the usual share of one class, the classes taking turns.
+            `quantity`: Dirichlet(alpha) shares of all faces, whatever their class (the same paper, section IV-C).
+            `by-person`: nobody's faces lie with two clients, sizes as even as people allow.
+        clients: how many there are.
+        alpha: concentration of `dirichlet` and `quantity`: small is skewed, large is even.
+        min_examples: the least a client holds. Clients that drew fewer get faces of whoever then holds most.
+        seed: of the whole deal.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     scheme: Scheme = "dirichlet"
-    clients: int = Field(default=20, ge=1)
-    alpha: float = Field(default=0.3, gt=0)
-    min_examples: int = Field(default=8, ge=1)
-    seed: int = 0
+    clients: int = Field(ge=1)
+    alpha: float = Field(default=0.3, gt=0, allow_inf_nan=False)
+    min_examples: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 def partition(faces: FaceSet, config: PartitionConfig) -> list[Rows]:
-    """Rows of `faces` for each device, ascending; every row is dealt exactly once. The same configuration deals alike.
+    """Deal every face to exactly one client; the same arguments always give the same deal.
+
+    Returns:
+        For each client the ascending row numbers of its faces, at least `min_examples` of them.
 
     Raises:
-        DataError: there are too few faces, or too few people, for so many devices; or people are not known.
+        DataError: there are too few faces or people for so many clients, or nobody knows who is on the faces.
     """
-    if len(faces) < config.clients * config.min_examples:
+    least = config.min_examples
+    if len(faces) < config.clients * least:
         raise DataError(
-            f"{len(faces)} faces are too few for {config.clients} devices with at least {config.min_examples} each; "
-            f"use at most {len(faces) // config.min_examples} devices."
+            f"{len(faces)} faces cannot give {config.clients} clients at least {least} each: "
+            f"ask for at most {len(faces) // least} clients, or for a smaller minimum."
         )
-    random = np.random.default_rng(config.seed)
-    if config.scheme == "by-person":
-        return _by_person(faces, config, random)
-    deal = {"iid": _iid, "dirichlet": _dirichlet, "one-class-poor": _one_class_poor, "quantity": _quantity}[config.scheme]
-    parts = _level(deal(faces, config, random), config.min_examples, random)
+    parts = _SCHEMES[config.scheme](faces, config, np.random.default_rng(config.seed))
     return [np.sort(part) for part in parts]
 
 
-def skew_table(parts: list[Rows], faces: FaceSet) -> NDArray[np.int64]:
-    """(devices, classes) number of faces by most likely class."""
-    labels = faces.labels
-    return np.stack([np.bincount(labels[rows], minlength=len(faces.classes)) for rows in parts])
-
-
-def _proportions(count: int, alpha: float, random: np.random.Generator) -> NDArray[np.float64]:
-    """Dirichlet(alpha); where alpha is so small that every gamma draw underflows, its limit: all to one."""
-    draws = random.standard_gamma(alpha, count)
-    if draws.sum() <= 0:
-        draws[random.integers(count)] = 1.0
-    return np.asarray(draws / draws.sum())
-
-
-def _cut(rows: Rows, proportions: NDArray[np.float64]) -> list[Rows]:
-    ends = np.rint(np.cumsum(proportions)[:-1] * len(rows)).astype(np.int64)
-    return list(np.split(rows, ends))
-
-
-def _iid(faces: FaceSet, config: PartitionConfig, random: np.random.Generator) -> list[Rows]:
-    return list(np.array_split(random.permutation(len(faces)), config.clients))
-
-
-def _quantity(faces: FaceSet, config: PartitionConfig, random: np.random.Generator) -> list[Rows]:
-    return _cut(random.permutation(len(faces)), _proportions(config.clients, config.alpha, random))
-
-
-def _dirichlet(faces: FaceSet, config: PartitionConfig, random: np.random.Generator) -> list[Rows]:
-    labels, parts = faces.labels, [np.empty(0, dtype=np.int64)] * config.clients
-    for number in range(len(faces.classes)):
-        rows = random.permutation(np.flatnonzero(labels == number))
-        shares = _cut(rows, _proportions(config.clients, config.alpha, random))
-        parts = [np.concatenate([part, share]) for part, share in zip(parts, shares, strict=True)]
-    return parts
-
-
-def _one_class_poor(faces: FaceSet, config: PartitionConfig, random: np.random.Generator) -> list[Rows]:
+def skew_table(parts: Sequence[Rows], faces: FaceSet) -> NDArray[np.int64]:
+    """(clients, classes) int64: how many faces of each class (the most likely one) each client holds."""
     labels, classes = faces.labels, len(faces.classes)
-    lacks = (np.arange(config.clients) + random.integers(classes)) % classes
-    parts = [np.empty(0, dtype=np.int64)] * config.clients
-    for number in range(classes):
-        weights = np.where(lacks == number, POOR_SHARE, 1.0)
-        shares = _cut(random.permutation(np.flatnonzero(labels == number)), weights / weights.sum())
-        parts = [np.concatenate([part, share]) for part, share in zip(parts, shares, strict=True)]
-    return parts
+    table = np.zeros((len(parts), classes), np.int64)
+    for client, rows in enumerate(parts):
+        table[client] = np.bincount(labels[rows], minlength=classes)
+    return table
 
 
-def _by_person(faces: FaceSet, config: PartitionConfig, random: np.random.Generator) -> list[Rows]:
+def _iid(faces: FaceSet, config: PartitionConfig, rng: np.random.Generator) -> list[Rows]:
+    return list(np.array_split(rng.permutation(len(faces)), config.clients))
+
+
+def _dirichlet(faces: FaceSet, config: PartitionConfig, rng: np.random.Generator) -> list[Rows]:
+    shares = [_dirichlet_shares(config, rng) for _ in faces.classes]
+    return _filled_up(_split_classes(faces, shares, rng), config.min_examples)
+
+
+def _one_class_poor(faces: FaceSet, config: PartitionConfig, rng: np.random.Generator) -> list[Rows]:
+    order = rng.permutation(len(faces.classes))
+    poor_in = order[np.arange(config.clients) % len(order)]
+    weights = [np.where(poor_in == label, _POOR_SHARE, 1.0) for label in range(len(order))]
+    return _filled_up(_split_classes(faces, [w / w.sum() for w in weights], rng), config.min_examples)
+
+
+def _quantity(faces: FaceSet, config: PartitionConfig, rng: np.random.Generator) -> list[Rows]:
+    parts = _split(rng.permutation(len(faces)), _dirichlet_shares(config, rng))
+    return _filled_up(parts, config.min_examples)
+
+
+def _by_person(faces: FaceSet, config: PartitionConfig, rng: np.random.Generator) -> list[Rows]:
     if faces.people is None:
-        raise DataError("This data does not say who is on a face; by-person needs drawn faces or another scheme.")
-    people = random.permutation(np.unique(faces.people))
-    if len(people) < config.clients:
-        raise DataError(f"{len(people)} people cannot be dealt to {config.clients} devices; use at most {len(people)} devices.")
-    rows = [np.flatnonzero(np.isin(faces.people, group)) for group in np.array_split(people, config.clients)]
-    if min(len(part) for part in rows) < config.min_examples:
-        raise DataError(f"Some people have fewer than {config.min_examples} faces; use fewer devices or another scheme.")
-    return rows
+        raise DataError("These faces cannot be dealt by person, as it is not known whose they are: use another scheme.")
+    names, sizes = np.unique(faces.people, return_counts=True)
+    if len(names) < config.clients:
+        raise DataError(f"{len(names)} people cannot be dealt to {config.clients} clients: ask for at most {len(names)} clients.")
+    shuffled = rng.permutation(len(names))
+    by_size = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    holder = np.empty(len(names), np.int64)
+    held = np.zeros(config.clients, np.int64)
+    for person in by_size:
+        holder[person] = held.argmin()
+        held[holder[person]] += sizes[person]
+    if held.min() < config.min_examples:
+        raise DataError(
+            f"Dealt by person, one of {config.clients} clients would hold {held.min()} faces, fewer than "
+            f"{config.min_examples}: ask for fewer clients, or for a smaller minimum."
+        )
+    client = holder[np.searchsorted(names, faces.people)]
+    return [np.flatnonzero(client == number) for number in range(config.clients)]
 
 
-def _level(parts: list[Rows], least: int, random: np.random.Generator) -> list[Rows]:
-    """Move random rows from the largest device to the smallest until all have `least`."""
-    while True:
-        sizes = [len(part) for part in parts]
-        poorest, richest = int(np.argmin(sizes)), int(np.argmax(sizes))
-        missing = min(least - sizes[poorest], sizes[richest] - least)
-        if missing <= 0:
-            return parts
-        giver = random.permutation(parts[richest])
-        parts[poorest] = np.concatenate([parts[poorest], giver[:missing]])
-        parts[richest] = giver[missing:]
+_SCHEMES: dict[Scheme, Callable[[FaceSet, PartitionConfig, np.random.Generator], list[Rows]]] = {
+    "iid": _iid,
+    "dirichlet": _dirichlet,
+    "one-class-poor": _one_class_poor,
+    "quantity": _quantity,
+    "by-person": _by_person,
+}
+
+
+def _dirichlet_shares(config: PartitionConfig, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(clients,) shares that sum to 1; where alpha is too small for floating point, one client gets all."""
+    shares = rng.dirichlet(np.full(config.clients, config.alpha))
+    if not np.isfinite(shares).all() or not np.isclose(shares.sum(), 1.0):
+        shares = np.eye(config.clients)[rng.integers(config.clients)]
+    return shares
+
+
+def _split(rows: Rows, shares: NDArray[np.float64]) -> list[Rows]:
+    """Cut `rows` at the rounded running sum of `shares`."""
+    cuts = np.rint(np.cumsum(shares)[:-1] * len(rows)).astype(np.int64)
+    return np.split(rows, np.clip(cuts, 0, len(rows)))
+
+
+def _split_classes(faces: FaceSet, shares: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> list[Rows]:
+    """Split each class by its own shares, and give each client its piece of every class in one shuffled array."""
+    labels = faces.labels
+    pieces = [_split(rng.permutation(np.flatnonzero(labels == k)), share) for k, share in enumerate(shares)]
+    return [rng.permutation(np.concatenate(mine)) for mine in zip(*pieces, strict=True)]
+
+
+def _filled_up(parts: list[Rows], least: int) -> list[Rows]:
+    """Move the last face of whoever holds most to whoever holds too few, until nobody does."""
+    sizes = np.array([len(part) for part in parts])
+    hands = [part.tolist() for part in parts]
+    for client in np.flatnonzero(sizes < least):
+        while sizes[client] < least:
+            donor = sizes.argmax()
+            hands[client].append(hands[donor].pop())
+            sizes[donor] -= 1
+            sizes[client] += 1
+    return [np.array(hand, np.int64) for hand in hands]

@@ -13,7 +13,7 @@ from models.preprocess import Preprocessing
 from simulation.partition import PartitionConfig, partition
 from simulation.synthetic_faces import draw_faces
 
-DRAWN_TEST = 1500
+MOST_DRAWN_TEST = 1500
 FACES_PER_PERSON = 30
 LEAST_EXAMPLES = 8
 
@@ -45,9 +45,10 @@ class Population:
 
 def _read(data: DataConfig, model: ModelConfig, seed: int) -> tuple[FaceSet, FaceSet, FaceSet, tuple[str, ...]]:
     if data.path is None:
+        aside = min(MOST_DRAWN_TEST, data.drawn // 4)
         train, validation, test = (
             draw_faces(count, seed=3 * seed + part, people=max(7, count // FACES_PER_PERSON), classes=model.classes)
-            for part, count in enumerate((data.drawn, DRAWN_TEST, DRAWN_TEST))
+            for part, count in enumerate((data.drawn, aside, aside))
         )
         people = data.drawn // FACES_PER_PERSON
         return train, validation, test, (f"{data.drawn} drawn faces of {people} people; test faces are of other people.",)

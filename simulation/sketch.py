@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
-from itertools import chain
 
 import cv2
 import numpy as np
@@ -114,7 +113,7 @@ class Sketch:
     """A head as filled shapes, collected first and painted once by `paint`."""
 
     def __init__(self) -> None:
-        self._curves: list[Curve] = []
+        self._numbers: list[float] = []
         self._depths: list[tuple[int, float, float]] = []
         self._shapes: tuple[list[tuple[int, int, int, Colour | float]], ...] = tuple([] for _ in Layer)
 
@@ -137,12 +136,12 @@ class Sketch:
             lift: how far it stands out from there, in face units.
             hole: the outline of what is left out of it.
         """
-        start = len(self._curves)
-        self._curves += curves
-        self._curves += hole
-        stop = len(self._curves)
-        self._depths.append((stop - start, bulge, lift))
-        self._shapes[layer].append((start, stop - len(hole), stop, colour))
+        start = len(self._numbers) // 8
+        for curve in (*curves, *hole):
+            self._numbers += curve
+        middle = start + len(curves)
+        self._depths.append((len(curves) + len(hole), bulge, lift))
+        self._shapes[layer].append((start, middle, middle + len(hole), colour))
 
     def paint(self, canvas: NDArray[np.uint8], view: View, *, steps: int = 7) -> None:
         """Paint the head onto `canvas`, (H, W) grey or (H, W, 3) BGR, in place; each curve becomes `steps` + 1 points."""
@@ -160,7 +159,7 @@ class Sketch:
 
     def _project(self, view: View, steps: int) -> NDArray[np.int32]:
         """All curves as (curves, steps + 1, 2) fixed-point pixels, after the head's turn, without perspective."""
-        numbers = np.fromiter(chain.from_iterable(self._curves), np.float64, 8 * len(self._curves)).reshape(-1, 4, 2)
+        numbers = np.fromiter(self._numbers, np.float64, len(self._numbers)).reshape(-1, 4, 2)
         basis = _bernstein(steps)
         x, y = numbers[:, :, 0] @ basis, numbers[:, :, 1] @ basis
         depths = np.array(self._depths)
@@ -206,11 +205,12 @@ class Sketch:
     def _shade(self, canvas: NDArray[np.uint8], points: NDArray[np.int32], scale: float) -> None:
         """Multiply the head by its three shading layers (128 is neutral); the blurred two are computed at half size."""
         rows, columns = canvas.shape[:2]
-        planes = [np.full((rows // 2, columns // 2), 128, np.uint8) for _ in range(2)]
-        for plane, layer in zip(planes, (Layer.BROAD, Layer.MIDDLE), strict=True):
+        shade = np.full((rows // 2, columns // 2), 128, np.uint8)
+        for layer, sigma in ((Layer.BROAD, 0.06), (Layer.MIDDLE, 0.023)):
+            plane = np.full((rows // 2, columns // 2), 128, np.uint8)
             self._fill(plane, layer, points >> 1)
-        planes = [_blur(plane, sigma * scale) for plane, sigma in zip(planes, (0.06, 0.023), strict=True)]
-        shade = cv2.resize(cv2.multiply(*planes, scale=1 / 128), (columns, rows))
+            shade = cv2.multiply(shade, _blur(plane, sigma * scale), scale=1 / 128)
+        shade = cv2.resize(shade, (columns, rows))
         fine = np.full((rows, columns), 128, np.uint8)
         self._fill(fine, Layer.FINE, points)
         shade = cv2.multiply(shade, _blur(fine, 0.014 * scale), scale=1 / 128)

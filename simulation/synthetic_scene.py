@@ -84,7 +84,7 @@ def render_scene(
     if not emotions or not set(emotions) <= set(EMOTIONS_8):
         raise ConfigError(f"The emotions of a scene must be some of {', '.join(EMOTIONS_8)}, not {emotions}.")
     widest = min(_LARGEST, 0.46 * rows, 0.72 * columns / max(people, 1))
-    if widest < _SMALLEST:
+    if people and widest < _SMALLEST:
         raise ConfigError(f"{people} people do not fit into {columns}x{rows} pixels: ask for fewer, or for a larger picture.")
     return _frames(frames, seed, people, size, fps, emotions, widest)
 
@@ -185,7 +185,7 @@ class _Actor:
 
     def _paint(self, picture: NDArray[np.uint8], expression: Expression, view: View) -> None:
         rows, columns = picture.shape[:2]
-        left, right = max(int(view.x - 2.4 * view.scale), 0), min(int(view.x + 2.4 * view.scale), columns)
+        left, right = max(int(view.x - 2.8 * view.scale), 0), min(int(view.x + 2.8 * view.scale), columns)
         top = max(int(view.y - 2.4 * view.scale), 0)
         part = np.ascontiguousarray(picture[top:rows, left:right])
         moved = View(view.x - left, view.y - top, view.scale, view.yaw, view.pitch, view.roll)

@@ -1,7 +1,7 @@
 """Publishes in child processes that are killed at one step after the other. Run by tests/fl_server/test_hub.py.
 
 `python -m tests.crash_publishing crash FOLDER VERSIONS KEEP` prints one JSON line per step at which the child was killed;
-`python -m tests.crash_publishing publish FOLDER COUNT` publishes COUNT versions.
+`python -m tests.crash_publishing publish FOLDER COUNT` says `ready`, waits for a line, and publishes COUNT versions.
 """
 
 import json
@@ -84,6 +84,8 @@ def main() -> None:
     if what == "crash":
         crash(Path(folder), int(number), int(rest[0]) or None)
     else:
+        print("ready", flush=True)
+        sys.stdin.readline()
         for _ in range(int(number)):
             publish(Path(folder), 1)
 

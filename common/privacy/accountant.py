@@ -26,7 +26,7 @@ ORDERS = [1 + x / 10 for x in range(1, 10)] + [1 + x / 4 for x in range(4, 16)] 
 ORDERS += [float(2**k) for k in range(6, 13)]
 """Renyi orders tried by the RDP accountant; any order gives a valid bound, so a sparse grid is safe and at most 1 % loose."""
 
-SMALLEST_NOISE, LARGEST_NOISE = 0.1, 1e4
+SMALLEST_NOISE, LARGEST_NOISE = 0.1, 100.0
 """Noise multipliers outside are not sought: below, the bounds are numerically poor; above, the update would carry nothing."""
 
 TOLERANCE = 1e-3

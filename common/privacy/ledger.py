@@ -1,10 +1,9 @@
 """The device's record of everything it ever released: an append-only, hash-chained file. Intent is written before training.
 
 A crash after `debit` therefore over-counts and never under-counts. The file spans rounds, runs and restarts; the device alone
-reads it.
+reads it. A second small file holds the digest of the last line, so that lines cut off the end are missed.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 from common.canonical import encode, sha256
 from common.errors import IntegrityError, PrivacyError
-from common.files import fsync_folder
+from common.files import fsync_folder, locked, write_atomic
 from common.privacy.accountant import Accountant, Release, spent_epsilon
 
 GENESIS = "0" * 64
@@ -32,7 +31,7 @@ class Entry:
         run, round: for whom.
         private: False for training without noise; from then on no epsilon holds for this data.
         release: what was released, None when not private.
-        previous: SHA-256 of the line before.
+        previous: digest of the line before.
     """
 
     sequence: int
@@ -43,9 +42,14 @@ class Entry:
     release: Release | None
     previous: str
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the entry's canonical JSON; it closes the entry's line and opens the next one's."""
+        return sha256(encode(asdict(self)))
+
     def line(self) -> bytes:
-        """The canonical JSON line of this entry."""
-        return encode(asdict(self))
+        """The canonical JSON line of this entry with its digest."""
+        return encode(asdict(self) | {"digest": self.digest})
 
 
 class Ledger:
@@ -66,18 +70,27 @@ class Ledger:
         content = self.path.read_bytes() if self.path.exists() else b""
         entries: list[Entry] = []
         previous = GENESIS
-        for number, line in enumerate(content.splitlines(keepends=True)):
+        self._length = content.rfind(b"\n") + 1  # a crash in the middle of a write leaves a line without an end: it never counted
+        for number, line in enumerate(content[: self._length].splitlines(keepends=True)):
             entry = self._parse(line, number)
             if entry.line() != line or entry.previous != previous or entry.sequence != number:
                 raise self._broken(number)
             entries.append(entry)
-            previous = sha256(line)
+            previous = entry.digest
+        known = {entry.digest for entry in entries[-1:]} | {entry.previous for entry in entries[-1:]}
+        if self._head.exists() and self._head.read_text().strip() not in known:
+            raise self._broken(len(entries))
         return entries
+
+    @property
+    def _head(self) -> Path:
+        return self.path.with_suffix(".head")
 
     def _parse(self, line: bytes, number: int) -> Entry:
         try:
             values: dict[str, Any] = json.loads(line)
             release = values.pop("release")
+            del values["digest"]
             return Entry(release=None if release is None else Release(**release), **values)
         except (ValueError, KeyError, TypeError, AttributeError, PrivacyError) as error:
             raise self._broken(number) from error
@@ -110,8 +123,7 @@ class Ledger:
     def locked(self) -> Iterator["Ledger"]:
         """Hold the ledger alone among processes and threads, with its entries read anew: look and debit in one go."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path.with_suffix(".lock")):
             self.entries = self._read()
             yield self
 
@@ -121,7 +133,7 @@ class Ledger:
         Args:
             release: what will be released; None for training without noise.
         """
-        last = self.entries[-1].line() if self.entries else None
+        last = self.entries[-1] if self.entries else None
         entry = Entry(
             sequence=len(self.entries),
             time=now.isoformat(timespec="seconds"),
@@ -129,15 +141,19 @@ class Ledger:
             round=round_number,
             private=release is not None,
             release=release,
-            previous=GENESIS if last is None else sha256(last),
+            previous=last.digest if last else GENESIS,
         )
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(handle, entry.line())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        line = entry.line()
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.truncate(self._length)
+            file.seek(self._length)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._length += len(line)
         if last is None:
             fsync_folder(self.path.parent)
+        write_atomic(self._head, entry.digest.encode(), mode=0o600)
         self.entries.append(entry)
         return entry

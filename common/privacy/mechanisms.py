@@ -20,6 +20,11 @@ DRAWS = 4
 """Gaussians summed per value: an observer of the floating-point sum can no longer enumerate the inputs of one draw
 (Holohan and Braghin 2021, "Secure random sampling in differential privacy", section 4)."""
 
+CHUNK = 16_384
+"""Pairs of Gaussians made at a time: their working space stays in a core's cache."""
+
+_BLOCK = 16
+
 
 class SecureRandom:
     """A cryptographically secure stream of uniform bits: AES-256 in counter mode under a fresh key.
@@ -42,15 +47,23 @@ class SecureRandom:
 
     def normal(self, count: int, std: float) -> Tensor:
         """(count,) float32 Gaussians of standard deviation `std`, each the scaled sum of `DRAWS` Box-Muller draws."""
-        half = (count + 1) // 2
-        total = torch.zeros(2 * half)
-        for _ in range(DRAWS):
-            radius = torch.from_numpy((self.uint32(half) >> np.uint32(1)).view(np.int32)).to(torch.float32)
-            radius.add_(0.5).mul_(2.0**-31).clamp_(max=1.0).log_().mul_(-2.0).sqrt_()
-            angle = torch.from_numpy(self.uint32(half).view(np.int32).copy()).to(torch.float32).mul_(math.pi * 2.0**-31)
-            total[:half].addcmul_(radius, angle.cos())
-            total[half:].addcmul_(radius, angle.sin_())
-        return total[:count].mul_(std / math.sqrt(DRAWS))
+        total = torch.zeros(2, (count + 1) // 2)
+        zeros = bytes(8 * CHUNK)
+        bits = bytearray(8 * CHUNK + _BLOCK)
+        words = torch.frombuffer(bits, dtype=torch.int32, count=2 * CHUNK).view(2, CHUNK)
+        space = torch.empty(3, CHUNK)
+        for start in range(0, total.shape[1], CHUNK):
+            cosines, sines = total[:, start : start + CHUNK]
+            size = len(cosines)
+            radius, angle, turned = space[:, :size]
+            for _ in range(DRAWS):
+                self._stream.update_into(zeros, bits)
+                radius.copy_(words[0, :size])
+                radius.mul_(radius).mul_(2.0**-62).add_(2.0**-64).log_().neg_().sqrt_()
+                angle.copy_(words[1, :size]).mul_(math.pi * 2.0**-31)
+                cosines.addcmul_(radius, torch.cos(angle, out=turned))
+                sines.addcmul_(radius, angle.sin_())
+        return total.view(-1)[:count].mul_(std / math.sqrt(DRAWS))
 
 
 @dataclass(frozen=True)

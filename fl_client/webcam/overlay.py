@@ -51,7 +51,7 @@ class Status:
 def draw(picture: NDArray[np.uint8], faces: Sequence[Face], status: Status, mirror: bool = False) -> Canvas:
     """The annotated copy of a (H, W, 3) uint8 picture; mirrored, the text still reads from left to right."""
     columns = picture.shape[1]
-    canvas = np.ascontiguousarray(picture[:, ::-1]) if mirror else picture.copy()
+    canvas = np.asarray(cv2.flip(picture, 1), dtype=np.uint8) if mirror else picture.copy()
     if mirror:
         faces = [replace(face, box=(columns - face.box[0] - face.box[2], *face.box[1:])) for face in faces]
     letters = _letters(canvas)

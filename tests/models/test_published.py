@@ -311,6 +311,13 @@ def test_the_first_key_of_a_registry_is_kept_and_another_one_refused(registry: P
     assert open_published(registry, state=state).fingerprint == OTHER_KEY.public.fingerprint
 
 
+def test_an_exchanged_key_file_is_noticed_before_anything_else_is_read(registry: Path, state: Path) -> None:
+    open_published(registry, state=state)
+    (registry / "publisher.pub").write_bytes(OTHER_KEY.public.pem())
+    with pytest.raises(IntegrityError, match="signed by another key"):
+        open_published(registry, state=state)
+
+
 def test_a_key_is_not_kept_when_what_it_signed_is_refused(registry: Path, state: Path) -> None:
     (latest_folder(registry) / "model.onnx").write_bytes(b"altered")
     with pytest.raises(IntegrityError):
@@ -376,6 +383,8 @@ def test_a_registry_that_went_back_is_refused_after_a_restart(registry: Path, st
     with pytest.raises(IntegrityError, match="rolled back"):
         open_published(registry, KEY.public, state)
     assert open_published(registry / "versions" / "000002-r0002", state=state).manifest.round == 2
+    with pytest.raises(IntegrityError, match="rolled back"):
+        open_published(registry, state=state)
 
 
 def test_two_different_versions_of_one_number_are_refused(registry: Path, state: Path, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from common.errors import ModelError
 from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.convolution import RecordedConvolution
+from common.privacy.dpsgd.normalisation import RecordedGroupNorm
 
 Forward = Callable[[Tensor], Tensor]
-
-_NATIVE = torch.ops.aten
 
 
 class _Linear(torch.autograd.Function):
@@ -62,75 +62,6 @@ class _Pointwise(torch.autograd.Function):
         return back.view(examples, *ctx.size, channels).permute(0, 3, 1, 2), None, None, None
 
 
-class _Convolution(torch.autograd.Function):
-    """Depthwise or dense convolution with zero padding."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, books: Books) -> Tensor:
-        ctx.save_for_backward(inputs)
-        ctx.layer, ctx.books = layer, books
-        return F.conv2d(inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inputs,), layer, books = ctx.saved_tensors, ctx.layer, ctx.books
-        grads = gradients[0].contiguous(memory_format=torch.channels_last)
-        if layer.bias is not None and layer.bias.requires_grad:
-            books.formed(layer.bias, grads.sum((2, 3)))
-        if layer.weight.requires_grad:
-            if layer.groups > 1:
-                books.formed(layer.weight, _depthwise_gradients(layer, inputs, grads))
-            else:
-                patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
-                books.outer(layer.weight, patches, _places(grads.permute(0, 2, 3, 1)))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
-        back: Tensor = _NATIVE.convolution_backward(
-            grads, inputs, layer.weight, None, layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups,
-            [True, False, False],
-        )[0]  # fmt: skip
-        return back, None, None, None, None
-
-
-class _GroupNorm(torch.autograd.Function):
-    """GroupNorm of (N, C, ...)."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.GroupNorm, books: Books) -> Tensor:
-        examples, channels = inputs.shape[:2]
-        pixels = inputs[0, 0].numel()
-        outputs, mean, deviation = torch.native_group_norm(
-            inputs, weight, bias, examples, channels, pixels, layer.num_groups, layer.eps
-        )
-        ctx.save_for_backward(inputs, mean, deviation)
-        ctx.layer, ctx.books = layer, books
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inputs, mean, deviation), layer = ctx.saved_tensors, ctx.layer
-        examples, channels = inputs.shape[:2]
-        grads = gradients[0]
-        if inputs.ndim == 4:
-            grads = grads.contiguous(memory_format=torch.channels_last)
-        pixels = tuple(range(2, inputs.ndim))
-        shift = grads.sum(pixels) if pixels else grads
-        wide = channels // layer.num_groups
-        if layer.weight.requires_grad:
-            product = (grads * inputs).sum(pixels) if pixels else grads * inputs
-            centred = product - shift * mean.repeat_interleave(wide, 1)
-            ctx.books.formed(layer.weight, centred.mul_(deviation.repeat_interleave(wide, 1)))
-        if layer.bias.requires_grad:
-            ctx.books.formed(layer.bias, shift)
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
-        back: Tensor = _NATIVE.native_group_norm_backward(
-            grads, inputs, mean, deviation, layer.weight, examples, channels, inputs[0, 0].numel(), layer.num_groups,
-            [True, False, False],
-        )[0]  # fmt: skip
-        return back, None, None, None, None
-
-
 def _places(values: Tensor) -> Tensor:
     """(N, ..., C) -> (N, T, C)."""
     return values.reshape(len(values), -1, values.shape[-1])
@@ -143,20 +74,6 @@ def _enter_linear(books: Books, weight: nn.Parameter, bias: nn.Parameter | None,
         books.formed(bias, grads.sum(1))
 
 
-def _depthwise_gradients(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
-    """(N, C, kh, kw): a depthwise convolution of the inputs with the gradients, batch folded into the groups."""
-    examples, channels, height, width = inputs.shape
-    folded = F.conv2d(
-        inputs.contiguous().view(1, examples * channels, height, width),
-        grads.contiguous().view(examples * channels, 1, *grads.shape[2:]),
-        padding=layer.padding,
-        stride=layer.dilation,
-        dilation=layer.stride,
-        groups=examples * channels,
-    )
-    return folded[0, :, : layer.kernel_size[0], : layer.kernel_size[1]].reshape(examples, *layer.weight.shape)
-
-
 def _linear(layer: nn.Linear, books: Books) -> Forward:
     return lambda inputs: _apply(_Linear, inputs, layer.weight, layer.bias, books)
 
@@ -167,12 +84,12 @@ def _convolution(layer: nn.Conv2d, books: Books) -> Forward | None:
     if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1:
         return lambda inputs: _apply(_Pointwise, inputs, layer.weight, layer.bias, books)
     if layer.groups == 1 or layer.groups == layer.in_channels == layer.out_channels:
-        return lambda inputs: _apply(_Convolution, inputs, layer.weight, layer.bias, layer, books)
+        return lambda inputs: _apply(RecordedConvolution, inputs, layer.weight, layer.bias, layer, books)
     return None
 
 
 def _group_norm(layer: nn.GroupNorm, books: Books) -> Forward | None:
-    return lambda inputs: _apply(_GroupNorm, inputs, layer.weight, layer.bias, layer, books)
+    return lambda inputs: _apply(RecordedGroupNorm, inputs, layer.weight, layer.bias, layer, books)
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: object) -> Tensor:

@@ -54,7 +54,21 @@ def test_a_debit_survives_a_kill_right_after_it(tmp_path: Path) -> None:
     assert Ledger(path).releases == [RELEASE]
 
 
-@pytest.mark.parametrize("change", ["alter", "remove first", "remove middle", "swap", "half line", "garbage", "add key"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter",
+        "remove first",
+        "remove middle",
+        "swap",
+        "half line",
+        "garbage",
+        "add key",
+        "alter last",
+        "remove last",
+        "remove all",
+    ],
+)
 def test_any_change_of_the_past_is_noticed(tmp_path: Path, change: str) -> None:
     path = tmp_path / "ledger.jsonl"
     for number in range(4):
@@ -67,11 +81,35 @@ def test_any_change_of_the_past_is_noticed(tmp_path: Path, change: str) -> None:
         "swap": [lines[1], lines[0], *lines[2:]],
         "half line": [*lines[:3], lines[3][:20]],
         "garbage": [*lines, b"\xff\x00\n"],
-        "add key": [*lines[:3], lines[3].replace(b'{"previous"', b'{"extra":1,"previous"')],
+        "alter last": [*lines[:3], lines[3].replace(b'"steps":10', b'"steps":1')],
+        "remove last": lines[:3],
+        "remove all": [],
+        "add key": [*lines[:3], lines[3].replace(b'{"digest"', b'{"again":1,"digest"')],
     }[change]
     path.write_bytes(b"".join(changed))
     with pytest.raises(IntegrityError, match="was altered at line"):
         Ledger(path)
+
+
+def test_a_crash_between_line_and_head_is_no_tampering(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    debit(path, 1)
+    head = path.with_suffix(".head").read_bytes()
+    debit(path, 2)
+    path.with_suffix(".head").write_bytes(head)
+    assert len(Ledger(path).entries) == 2
+    debit(path, 3)
+    assert len(Ledger(path).entries) == 3
+
+
+def test_a_line_torn_by_a_crash_never_counted_and_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    debit(path, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    assert len(Ledger(path).entries) == 1
+    debit(path, 2)
+    assert [entry.round for entry in Ledger(path).entries] == [1, 2]
 
 
 def test_two_holders_cannot_spend_the_same_budget(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from common.errors import ConfigError, DependencyError
 from fl_client.webcam.detector import HaarDetector, make_detector
+from models.preprocess import Box
+from simulation.synthetic_scene import render_scene
 from tests.realdata import data_folder
 
 
@@ -49,6 +51,26 @@ def test_boxes_are_in_pixels_of_the_whole_frame_from_left_to_right(monkeypatch: 
     assert detector.detect(frame) == [(20, 40, 60, 60), (400, 60, 80, 80)]
     assert detector.detect(frame[:100, :200]) == [(10, 20, 30, 30), (200, 30, 40, 40)]
     assert searched == [(240, 320), (100, 200)]
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union."""
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    shared = max(0, width) * max(0, height)
+    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
+
+
+def test_drawn_people_are_found_where_their_faces_are() -> None:
+    detector = make_detector("haar")
+    wanted = found = false = 0
+    for frame in render_scene(10, seed=1, people=2, fps=2.0):
+        boxes = detector.detect(frame.picture)
+        hits = sum(any(overlap(box, face.box) > 0.5 for box in boxes) for face in frame.faces)
+        wanted, found, false = wanted + len(frame.faces), found + hits, false + len(boxes) - hits
+    assert wanted == 20
+    assert found >= 18
+    assert false <= 1
 
 
 @pytest.mark.slow

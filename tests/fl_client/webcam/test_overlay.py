@@ -83,12 +83,14 @@ def test_the_bars_are_as_long_as_their_probabilities() -> None:
     assert length(1.0) == pytest.approx(4 * length(0.25), rel=0.05)
 
 
-def test_a_label_is_not_hidden_by_the_status() -> None:
-    for box in ((0, 0, 200, 200), (0, 30, 200, 200), (440, 0, 200, 200)):
-        free = draw(plain(480, 640), [face((200, 200, 200, 200))], STATUS)
-        canvas = draw(plain(480, 640), [face(box)], STATUS)
-        label = count(free[160:200, 198:402], COLOURS["happiness"])
-        assert count(canvas[:120], COLOURS["happiness"]) >= label
+@pytest.mark.parametrize("box", [(0, 0, 200, 200), (0, 30, 200, 200), (440, 0, 200, 200), (560, 5, 70, 70)])
+def test_label_and_status_do_not_hide_each_other(box: tuple[int, int, int, int]) -> None:
+    free = draw(plain(480, 640), [face((200, 200, 200, 200))], STATUS)
+    canvas = draw(plain(480, 640), [face(box)], STATUS)
+    label = count(free[170:199, 198:402], COLOURS["happiness"])
+    assert count(canvas[:120], COLOURS["happiness"]) >= label
+    for panel in (np.s_[:18, :140], np.s_[22:40, :140], np.s_[:18, 580:]):
+        assert count(canvas[panel], COLOURS["happiness"]) == 0
 
 
 def test_a_mirrored_frame_mirrors_picture_and_box_and_not_the_text() -> None:

@@ -1,0 +1,198 @@
+import csv
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from common.errors import ConfigError, DeviceError
+from fl_client.webcam.recorder import Outputs, check_outputs, open_recorders
+from fl_client.webcam.seen import Seen, faces_of
+from fl_client.webcam.source import Facts, Frame, Kind
+
+from .conftest import CLASSES, read_video
+
+VIDEO = Facts(Kind.VIDEO, "a.mp4", (64, 48), 12.5)
+CAMERA = Facts(Kind.CAMERA, "camera 0", (64, 48), 10.0)
+IMAGE = Facts(Kind.IMAGE, "a.png", (64, 48), 1.0)
+
+
+def seen(index: int, level: int = 100, size: tuple[int, int] = (64, 48), faces: int = 0, seconds: float = 0.0) -> Seen:
+    canvas = np.full((size[1], size[0], 3), level, dtype=np.uint8)
+    probabilities = np.full((faces, len(CLASSES)), 0.1, dtype=np.float32)
+    probabilities[:, 3] = 0.4
+    boxes = [(10 * number, 5, 20, 21) for number in range(faces)]
+    return Seen(Frame(index, canvas, seconds, "a.mp4"), faces_of(boxes, probabilities, CLASSES), canvas, "run demo round 1 #1")
+
+
+def record(out: Path | None, table: Path | None, facts: Facts, frames: list[Seen], error: BaseException | None = None) -> Outputs:
+    outputs = Outputs(open_recorders(out, table, facts, CLASSES), facts.kind.live)
+    with outputs:
+        for frame in frames:
+            outputs.write(frame)
+        if error is not None:
+            raise error
+    return outputs
+
+
+@pytest.fixture
+def _open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_the_video_has_the_sources_size_rate_and_every_frame(tmp_path: Path) -> None:
+    outputs = record(tmp_path / "out.mp4", None, VIDEO, [seen(number, 10 * number) for number in range(9)])
+    frames, fps = read_video(tmp_path / "out.mp4")
+    assert (len(frames), fps, frames[0].shape) == (9, 12.5, (48, 64, 3))
+    np.testing.assert_allclose([frame.mean() for frame in frames], [10 * number for number in range(9)], atol=4)
+    assert outputs.kept == [tmp_path / "out.mp4"]
+
+
+def test_an_odd_side_grows_by_one_pixel(tmp_path: Path) -> None:
+    record(tmp_path / "out.mp4", None, Facts(Kind.VIDEO, "a", (65, 49), 10.0), [seen(0, size=(65, 49))])
+    frames, _ = read_video(tmp_path / "out.mp4")
+    assert frames[0].shape == (50, 66, 3)
+    np.testing.assert_allclose(frames[0], 100, atol=8)
+
+
+def test_pictures_of_another_size_are_letterboxed_into_the_video(tmp_path: Path) -> None:
+    record(tmp_path / "out.mp4", None, VIDEO, [seen(0), seen(1, 200, size=(640, 240))])
+    frames, _ = read_video(tmp_path / "out.mp4")
+    assert frames[1].shape == (48, 64, 3)
+    assert frames[1][20:28].mean() > 190
+    assert frames[1][:8].mean() < 15
+
+
+def test_a_cameras_video_runs_as_fast_as_the_clock_did(tmp_path: Path) -> None:
+    at = [0.0, 0.02, 0.5, 1.0]
+    record(tmp_path / "out.mp4", None, CAMERA, [seen(n, 20 + 60 * n, seconds=s) for n, s in enumerate(at)])
+    frames, fps = read_video(tmp_path / "out.mp4")
+    assert fps == 10.0
+    shown = [round((float(frame.mean()) - 20) / 60) for frame in frames]
+    assert shown == [0] + [2] * 5 + [3] * 5
+
+
+def test_a_long_pause_does_not_fill_the_disk(tmp_path: Path) -> None:
+    record(tmp_path / "out.mp4", None, CAMERA, [seen(0), seen(1, seconds=100_000.0)])
+    assert len(read_video(tmp_path / "out.mp4")[0]) == 1 + 100
+
+
+@pytest.mark.usefixtures("_open_umask")
+def test_every_output_is_for_its_owner_only(tmp_path: Path) -> None:
+    record(tmp_path / "out.mp4", tmp_path / "out.csv", VIDEO, [seen(0)])
+    record(tmp_path / "out.png", None, IMAGE, [seen(0)])
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"out.mp4": 0o600, "out.csv": 0o600, "out.png": 0o600}
+
+
+def test_the_table_has_a_line_per_face(tmp_path: Path) -> None:
+    record(None, tmp_path / "out.csv", VIDEO, [seen(0, faces=2), seen(1), seen(2, faces=1, seconds=0.16)])
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["frame"], row["seconds"], row["x"], row["y"], row["width"], row["height"]) for row in rows] == [
+        ("0", "0.000", "0", "5", "20", "21"),
+        ("0", "0.000", "10", "5", "20", "21"),
+        ("2", "0.160", "0", "5", "20", "21"),
+    ]
+    first = rows[0]
+    assert (first["label"], first["confidence"], first["model"], first["name"]) == (
+        CLASSES[3],
+        "0.400000",
+        "run demo round 1 #1",
+        "a.mp4",
+    )
+    assert [first[f"p_{name}"] for name in CLASSES] == ["0.400000" if at == 3 else "0.100000" for at in range(len(CLASSES))]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_becomes_a_picture(tmp_path: Path, suffix: str) -> None:
+    record(tmp_path / f"out{suffix}", None, IMAGE, [seen(0)])
+    picture = cv2.imread(str(tmp_path / f"out{suffix}"))
+    assert picture is not None
+    np.testing.assert_allclose(picture, 100, atol=2)
+
+
+@pytest.mark.parametrize("facts", [VIDEO, IMAGE])
+def test_an_error_leaves_nothing_and_the_older_file_as_it_was(tmp_path: Path, facts: Facts) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"older")
+    with pytest.raises(DeviceError, match="gone"):
+        record(tmp_path / "out.mp4", tmp_path / "out.csv", facts, [seen(0, faces=1)], DeviceError("gone"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert (tmp_path / "out.mp4").read_bytes() == b"older"
+
+
+@pytest.mark.parametrize(
+    ("facts", "error"), [(VIDEO, KeyboardInterrupt()), (CAMERA, KeyboardInterrupt()), (CAMERA, DeviceError("gone"))]
+)
+def test_what_cannot_be_had_again_is_kept_and_named(tmp_path: Path, facts: Facts, error: BaseException) -> None:
+    outputs = Outputs(open_recorders(tmp_path / "out.mp4", tmp_path / "out.csv", facts, CLASSES), facts.kind.live)
+    outputs.write(seen(0, faces=1))
+    outputs.__exit__(type(error), error, None)
+    assert outputs.kept == [tmp_path / "out.mp4", tmp_path / "out.csv"]
+    assert len(read_video(tmp_path / "out.mp4")[0]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.mp4"]
+
+
+def test_a_video_without_a_frame_is_not_left_behind(tmp_path: Path) -> None:
+    outputs = record(tmp_path / "out.mp4", None, VIDEO, [])
+    assert outputs.kept == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lossy:
+        fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+        def __init__(self, *_: object) -> None: ...
+
+        def isOpened(self) -> bool:
+            return True
+
+        def write(self, picture: object) -> None: ...
+
+        def release(self) -> None: ...
+
+    monkeypatch.setattr(cv2, "VideoWriter", Lossy)
+    with pytest.raises(DeviceError, match="could not be written whole; is there room on its disk"):
+        record(tmp_path / "out.mp4", None, VIDEO, [seen(0)])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "table", "sentence"),
+    [
+        ("out.avi", None, "must end in .mp4"),
+        ("out", None, "must end in .mp4"),
+        (None, "out.txt", r"must end in \.csv"),
+    ],
+)
+def test_an_unknown_ending_is_refused(out: str | None, table: str | None, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        check_outputs(Path(out) if out else None, Path(table) if table else None)
+
+
+def test_outputs_that_cannot_be_are_refused_with_nothing_left(tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "a.mp4").write_bytes(b"the source")
+    (tmp_path / "same.mp4").symlink_to(tmp_path / "a.mp4")
+    reading = Facts(Kind.VIDEO, "a.mp4", (64, 48), 10.0, files=(tmp_path / "a.mp4",))
+    before = sorted(tmp_path.iterdir())
+    for out, facts, error, sentence in [
+        (tmp_path / "out.png", VIDEO, ConfigError, "is a picture, and a video has many frames: use .mp4"),
+        (tmp_path / "a.mp4", reading, ConfigError, "is what is being read"),
+        (tmp_path / "same.mp4", reading, ConfigError, "is what is being read"),
+        (tmp_path / "folder.mp4", VIDEO, DeviceError, "is a folder; give the name of a file"),
+        (tmp_path / "nowhere" / "out.mp4", VIDEO, DeviceError, "cannot be created: No such file or directory"),
+        (tmp_path / "out.mp4", Facts(Kind.VIDEO, "a", (9000, 16), 10.0), DeviceError, "cannot write a 9000x16 .mp4"),
+    ]:
+        with pytest.raises(error, match=sentence):
+            open_recorders(out, None, facts, CLASSES)
+        assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(DeviceError, match="cannot be created"):
+        open_recorders(tmp_path / "out.mp4", tmp_path / "nowhere" / "out.csv", VIDEO, CLASSES)
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,248 @@
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fl_client import cli, webcam_commands
+from fl_client.webcam import detector
+from fl_client.webcam.classifier import Classifier
+from fl_client.webcam.registry import RegistrySource
+from fl_client.webcam.window import QUIT
+from models.manifest import PrivacyStatement
+from simulation.synthetic_scene import write_scene_video
+from tests.publishing import OTHER_KEY
+
+from .conftest import BRIGHT, DARK, FakeDetector, FakeSource, Kind, frame_with, publish, read_video, write_video
+
+LEFT, RIGHT = (20, 60, 80, 80), (180, 60, 80, 80)
+PICTURE = frame_with([(LEFT, 255), (RIGHT, 0)])
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "in.mp4", [PICTURE] * 6, fps=12.5)
+
+
+@pytest.fixture
+def finder(monkeypatch: pytest.MonkeyPatch) -> FakeDetector:
+    """What `--detector fake` uses."""
+    fake = FakeDetector((LEFT, RIGHT))
+    monkeypatch.setitem(detector.DETECTORS, "fake", lambda longest_side: fake)
+    return fake
+
+
+@pytest.fixture
+def webcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finder: FakeDetector) -> Command:
+    """Runs `fl-client webcam ...`: exit code, stdout, stderr."""
+
+    def run(*options: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fl-client", "webcam", "--detector", "fake", *map(str, options)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_a_video_becomes_an_annotated_video_and_a_table(webcam: Command, video: Path, registry: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "out.mp4", tmp_path / "out.csv"
+    code, printed, messages = webcam("--source", video, "--registry", registry, "--headless", "--output", out, "--csv", table)
+    assert code == 0
+    assert printed.startswith("6 frames; 12 faces; ")
+    assert f"Written: {out}\nWritten: {table}\n" in printed
+    assert messages.startswith("Model: run demo round 1 #1, signed by ")
+    assert "epsilon is at most 7.9" in messages
+    frames, fps = read_video(out)
+    assert (len(frames), fps, frames[0].shape) == (6, 12.5, PICTURE.shape)
+    assert np.abs(frames[0].astype(int) - PICTURE).max() > 100
+    with table.open(newline="") as file:
+        labels = [(row["frame"], row["label"]) for row in csv.DictReader(file)]
+    assert labels == [(str(frame), label) for frame in range(6) for label in (BRIGHT, DARK)]
+
+
+def test_drawn_people_go_all_the_way_from_video_to_labels(webcam: Command, registry: Path, tmp_path: Path) -> None:
+    """With the real detector: what the table says of a face is what the model says of the box it names."""
+    write_scene_video(tmp_path / "scene.mp4", 4, seed=1, people=2)
+    code, _, _ = webcam(
+        "--detector", "haar", "--source", tmp_path / "scene.mp4", "--registry", registry, "--headless",
+        "--output", tmp_path / "out.mp4", "--csv", tmp_path / "out.csv", "--mirror",
+    )  # fmt: skip
+    assert code == 0
+    pictures, _ = read_video(tmp_path / "scene.mp4")
+    assert [picture.shape for picture in read_video(tmp_path / "out.mp4")[0]] == [picture.shape for picture in pictures]
+    classifier = Classifier(RegistrySource(registry).newest())
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for row in rows:
+        x, y, width, height = (int(row[name]) for name in ("x", "y", "width", "height"))
+        expected = classifier.probabilities(pictures[int(row["frame"])], [(x, y, width, height)])[0]
+        got = [float(row[f"p_{name}"]) for name in classifier.model.classes]
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        assert row["label"] == classifier.model.classes[int(expected.argmax())]
+
+
+def test_nothing_is_written_unless_asked(webcam: Command, video: Path, registry: Path, tmp_path: Path) -> None:
+    before = {path for path in tmp_path.rglob("*") if "state" not in path.parts}
+    code, printed, _ = webcam("--source", video, "--registry", registry, "--headless", "--frames", 2)
+    assert code == 0
+    assert printed.startswith("2 frames; 4 faces; ")
+    assert {path for path in tmp_path.rglob("*") if "state" not in path.parts} == before
+
+
+def test_a_model_without_privacy_is_announced_as_such(webcam: Command, video: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "registry", 1, privacy=PrivacyStatement.absent("All training."))
+    _, _, messages = webcam("--source", video, "--registry", tmp_path / "registry", "--headless", "--frames", 1)
+    assert "warning: NOT PRIVATE: " in messages
+
+
+def test_one_version_can_be_named_and_is_not_followed(webcam: Command, video: Path, registry: Path) -> None:
+    publish(registry, 2)
+    _, _, messages = webcam("--source", video, "--model", registry / "versions" / "000001-r0001", "--headless")
+    assert messages.startswith("Model: run demo round 1 #1, signed by ")
+
+
+def test_a_picture_becomes_an_annotated_picture(webcam: Command, registry: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), PICTURE)
+    code, printed, _ = webcam(
+        "--source", tmp_path / "in.png", "--registry", registry, "--headless", "--output", tmp_path / "out.png"
+    )
+    assert code == 0
+    assert printed.startswith("1 frame; 2 faces; ")
+    drawn = cv2.imread(str(tmp_path / "out.png"))
+    assert drawn is not None
+    assert drawn.shape == PICTURE.shape
+    assert (drawn != PICTURE).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--source", "nowhere.mp4", "--registry", "REGISTRY", "--headless"], 7, "The source nowhere.mp4 does not exist"),
+        (["--source", "rtsp://a/b", "--registry", "REGISTRY", "--headless"], 7, "Network streams (rtsp://) cannot be used yet"),
+        (["--source", "VIDEO", "--registry", "REGISTRY"], 7, "There is no display here; use --headless --output"),
+        (["--source", "VIDEO", "--headless"], 2, "Give one of --registry FOLDER"),
+        (["--source", "VIDEO", "--registry", "nowhere", "--headless"], 2, "The folder nowhere does not exist"),
+        (["--source", "VIDEO", "--registry", "EMPTY", "--headless"], 5, "Nothing is published in"),
+        (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--output", "a.gif"], 2, "must end in .mp4"),
+        (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--output", "a.png"], 2, "a video has many frames"),
+        (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--output", "VIDEO"], 2, "is what is being read"),
+        (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--detector", "hare"], 2, "no detector called 'hare'"),
+        (
+            ["--source", "VIDEO", "--registry", "REGISTRY", "--trust", OTHER_KEY.public.fingerprint, "--headless"],
+            5,
+            "not to the one you trust",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_its_exit_code(
+    options: list[str],
+    code: int,
+    sentence: str,
+    webcam: Command,
+    video: Path,
+    registry: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    before = sorted(tmp_path.iterdir())
+    stands_for = {"VIDEO": str(video), "REGISTRY": str(registry), "EMPTY": str(tmp_path / "empty")}
+    got, _, messages = webcam(*(stands_for.get(option, option) for option in options))
+    last = messages.strip().splitlines()[-1]
+    assert (got, last.startswith("error: "), sentence in last) == (code, True, True), messages
+    assert "Traceback" not in messages
+    assert [path for path in sorted(tmp_path.iterdir()) if path.name != "state"] == before
+
+
+def test_a_camera_without_window_or_end_is_refused(webcam: Command, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webcam_commands, "open_source", lambda text, warn: FakeSource([PICTURE], Kind.CAMERA))
+    code, _, messages = webcam("--registry", registry, "--headless")
+    assert code == 2
+    assert "would show nothing and never end: add --output, --csv or --frames" in messages
+    assert webcam("--registry", registry, "--headless", "--frames", 1)[0] == 0
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_ctrl_c_keeps_and_names_what_was_written(
+    live: bool, webcam: Command, finder: FakeDetector, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(frame: int) -> None:
+        if frame == 3:
+            raise KeyboardInterrupt
+
+    finder.before = interrupt
+    source = FakeSource([PICTURE] * 6, Kind.CAMERA if live else Kind.VIDEO, fps=10.0)
+    monkeypatch.setattr(webcam_commands, "open_source", lambda text, warn: source)
+    code, printed, messages = webcam("--registry", registry, "--headless", "--output", tmp_path / "out.mp4")
+    assert code == (0 if live else 130)
+    assert printed.startswith("3 frames; ")
+    assert f"Written: {tmp_path / 'out.mp4'}" in printed
+    assert len(read_video(tmp_path / "out.mp4")[0]) == 3
+    assert "Traceback" not in messages
+
+
+def test_the_screen_names_a_newer_model_once_it_is_taken_over(
+    webcam: Command, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real watcher thread: published while the loop runs, drawn on a later frame, which ends the loop."""
+
+    class Window:
+        def __init__(self) -> None:
+            self.shown: list[Any] = []
+            self.deadline = time.monotonic() + 30
+
+        def show(self, canvas: Any) -> None:
+            self.shown.append(canvas[:45, :200])
+            if len(self.shown) == 2:
+                publish(registry, 2)
+
+        def key(self, wait: float | None = 0.0) -> str:
+            time.sleep(0.01)
+            changed = (self.shown[-1] != self.shown[0]).any()
+            return QUIT if changed or time.monotonic() > self.deadline else ""
+
+        def close(self) -> None: ...
+
+    source = FakeSource([PICTURE] * 100_000, Kind.CAMERA)
+    monkeypatch.setattr(webcam_commands, "open_source", lambda text, warn: source)
+    monkeypatch.setattr(webcam_commands, "open_window", lambda title: Window())
+    code, printed, messages = webcam("--registry", registry)
+    assert code == 0
+    assert "1 newer model taken over" in printed
+    assert "Now run demo round 2 #2: record-level epsilon 7.9." in messages
+
+
+def test_libraries_noise_never_reaches_the_person(video: Path, registry: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
+    program = "from fl_client.cli import main; main()"
+    options = ["webcam", "--source", str(tmp_path / "broken.mp4"), "--registry", str(registry), "--headless"]
+    done = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("Model: ")
+    assert lines[2].startswith("error: The file ")
+
+
+def test_the_loop_needs_neither_torch_nor_flower() -> None:
+    program = (
+        "import sys, fl_client.webcam_commands\n"
+        "from fl_client.webcam import registry\n"
+        "sys.exit(bool({'torch', 'flwr', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

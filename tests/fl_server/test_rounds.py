@@ -1,0 +1,285 @@
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from common.config import RunConfig, make_config
+from common.errors import RunError
+from common.messages import Arrays, TrainReply, decode_request, encode_reply
+from fl_server.checkpoint import Checkpoint
+from fl_server.rounds import CHECKPOINT, METRICS, Observers, Rounds, expected_participations
+from tests.fl_server.grids import Answer, ScriptedGrid
+
+HEAD = {"classifier.1.weight": (7, 1280), "classifier.1.bias": (7,)}
+
+
+def config(**server: object) -> RunConfig:
+    return make_config(
+        {
+            "model": {"name": "mobilenet_v2_025", "stem_stride": 2, "trainable": "head"},
+            "server": {"rounds": 3, "round_timeout": 0.2} | server,
+            "train": {"proximal_mu": 0.1 if server.get("strategy") == "fedprox" else 0.0},
+        }
+    )
+
+
+def moved_by(value: float) -> Answer:
+    """A device whose update is `value` everywhere."""
+
+    def answer(message: Message) -> Message:
+        request, _ = decode_request(message.content)
+        update = {name: np.full(shape, value, np.float32) for name, shape in HEAD.items()}
+        return Message(encode_reply(TrainReply(run=request.run, round=request.round, status="trained"), update), reply_to=message)
+
+    return answer
+
+
+def changed(change: Callable[[RecordDict], RecordDict]) -> Answer:
+    def answer(message: Message) -> Message:
+        return Message(change(moved_by(9.0)(message).content), reply_to=message)
+
+    return answer
+
+
+def run(
+    folder: Path, nodes: dict[int, Answer], settings: RunConfig | None = None, **more: Any
+) -> tuple[Checkpoint, ScriptedGrid]:
+    grid = ScriptedGrid(nodes)
+    folder.mkdir(exist_ok=True)
+    rounds = Rounds(settings or config(), "run-1", folder, poll=0.001, **more)
+    return rounds.execute(grid), grid
+
+
+def bias(state: Checkpoint) -> np.ndarray:
+    return state.weights["classifier.1.bias"]
+
+
+def test_each_round_adds_the_mean_update_and_keeps_the_rest_of_the_model(tmp_path: Path) -> None:
+    first = Rounds(config(), "run-1", tmp_path).open_checkpoint().weights
+    state, _ = run(tmp_path, {1: moved_by(0.1), 2: moved_by(0.3)})
+    assert np.allclose(bias(state), first["classifier.1.bias"] + 3 * 0.2, atol=1e-6)
+    frozen = [name for name in first if name not in HEAD]
+    assert frozen
+    assert all(np.array_equal(first[name], state.weights[name]) for name in frozen)
+
+
+def no_update(content: RecordDict) -> RecordDict:
+    del content["update"]
+    return content
+
+
+def with_update(arrays: Arrays | dict[str, Array]) -> Callable[[RecordDict], RecordDict]:
+    def change(content: RecordDict) -> RecordDict:
+        content["update"] = ArrayRecord({n: a if isinstance(a, Array) else Array(a) for n, a in arrays.items()})
+        return content
+
+    return change
+
+
+def filled(value: float = 1.0, dtype: type = np.float32) -> dict[str, np.ndarray]:
+    return {name: np.full(shape, value, dtype) for name, shape in HEAD.items()}
+
+
+def lying_shape() -> dict[str, Array]:
+    honest = {name: Array(value) for name, value in filled().items()}
+    big = Array(np.zeros(1000, np.float32))
+    honest["classifier.1.bias"] = Array(dtype="float32", shape=(7,), stype=big.stype, data=big.data)
+    return honest
+
+
+def pickled() -> dict[str, Array]:
+    honest = {name: Array(value) for name, value in filled().items()}
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    honest["classifier.1.bias"] = Array(dtype="float32", shape=(7,), stype="numpy.ndarray", data=buffer.getvalue())
+    return honest
+
+
+def said(**fields: object) -> Callable[[RecordDict], RecordDict]:
+    def change(content: RecordDict) -> RecordDict:
+        known = json.loads(str(content["reply"]["json"]))
+        content["reply"] = ConfigRecord({"json": json.dumps(known | fields)})
+        return content
+
+    return change
+
+
+def surplus(content: RecordDict) -> RecordDict:
+    content["metrics"] = ConfigRecord({"num-examples": 1_000_000})
+    return content
+
+
+BAD = {
+    "no update": no_update,
+    "nan": with_update(filled(np.nan)),
+    "infinite": with_update(filled(np.inf)),
+    "too large": with_update(filled(1e6)),
+    "float64": with_update(filled(1.0, np.float64)),
+    "missing name": with_update({"classifier.1.bias": np.zeros(7, np.float32)}),
+    "extra name": with_update(filled() | {"features.0.0.weight": np.zeros(3, np.float32)}),
+    "wrong shape": with_update(filled() | {"classifier.1.bias": np.zeros((7, 1), np.float32)}),
+    "lying shape": with_update(lying_shape()),
+    "pickle": with_update(pickled()),
+    "another round": said(round=99),
+    "another run": said(run="other"),
+    "unknown field": said(examples=100),
+    "unknown version": said(version=2),
+    "surplus record": surplus,
+    "nothing": lambda content: RecordDict(),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_malformed_reply_is_left_out_and_never_fatal(tmp_path: Path, kind: str) -> None:
+    first = Rounds(config(), "run-1", tmp_path).open_checkpoint().weights
+    state, _ = run(tmp_path, {1: moved_by(0.1), 2: changed(BAD[kind]), 3: moved_by(0.1)})
+    assert np.allclose(bias(state), first["classifier.1.bias"] + 3 * 0.1, atol=1e-6)
+    assert [(r["accepted"], r["left_out"]) for r in state.history[1:]] == [(2, {"malformed": 1})] * 3
+
+
+def explode(message: Message) -> Message:
+    raise RuntimeError
+
+
+def refuse(message: Message) -> Message:
+    request, _ = decode_request(message.content)
+    reply = TrainReply(run=request.run, round=request.round, status="refused", reason="budget-spent")
+    return Message(encode_reply(reply), reply_to=message)
+
+
+def test_errors_refusals_and_silence_are_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    nodes = {1: moved_by(0.1), 2: explode, 3: refuse, 4: lambda message: None, 5: moved_by(0.1)}
+    state, _ = run(tmp_path, nodes, config(rounds=1))
+    assert state.history[1]["left_out"] == {"budget-spent": 1, "error": 1, "no-answer": 1}
+    assert state.history[1]["accepted"] == 2
+
+
+def test_a_round_with_too_few_updates_leaves_the_model_alone_and_publishes_nothing(tmp_path: Path) -> None:
+    published: list[int] = []
+    observers = Observers(publish=lambda accepted: published.append(accepted.round))
+    first = Rounds(config(), "run-1", tmp_path).open_checkpoint().weights
+    state, _ = run(tmp_path, {1: moved_by(0.1), 2: refuse}, observers=observers)
+    assert np.array_equal(bias(state), first["classifier.1.bias"])
+    assert published == [0]
+    assert len(state.history) == 4
+
+
+def test_a_cohort_is_a_sample_that_a_seed_repeats_and_rounds_change(tmp_path: Path) -> None:
+    nodes = {number: moved_by(0.1) for number in range(20)}
+    grids = [run(tmp_path / name, nodes, config(cohort=5))[1] for name in ("a", "b")]
+    assert grids[0].asked == grids[1].asked
+    assert all(len(set(asked)) == 5 for asked in grids[0].asked)
+    assert len({tuple(asked) for asked in grids[0].asked}) == 3
+
+
+def test_secret_sampling_does_not_follow_the_seed(tmp_path: Path) -> None:
+    nodes = {number: moved_by(0.1) for number in range(40)}
+    grids = [run(tmp_path / name, nodes, config(cohort=10), secret_sampling=True)[1] for name in ("a", "b")]
+    assert grids[0].asked != grids[1].asked
+
+
+def test_participations_are_all_rounds_for_a_full_cohort_and_a_bound_for_a_sample() -> None:
+    assert expected_participations(20, 10, 10) == 20
+    assert expected_participations(100, 10, 100) == 16
+    assert expected_participations(1, 1, 1000) == 1
+
+
+def test_each_round_leaves_a_line_in_metrics_and_a_checkpoint(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, {1: moved_by(0.1), 2: moved_by(0.1)}, observers=Observers(annotate=lambda n: {"epsilon": n / 2}))
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [(line["round"], line["epsilon"]) for line in lines] == [(0, 0), (1, 0.5), (2, 1.0), (3, 1.5)]
+    assert Checkpoint.load(tmp_path / CHECKPOINT).round == state.round == 3
+
+
+STRATEGIES = ["fedavg", "fedprox", "fedavgm", "fedadam"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_killed_run_resumes_to_the_very_same_model(tmp_path: Path, strategy: str) -> None:
+    nodes = {1: moved_by(0.1), 2: moved_by(0.25)}
+    whole, _ = run(tmp_path / "whole", nodes, config(strategy=strategy, rounds=5))
+    killed = tmp_path / "killed"
+    child = os.fork()
+    if child == 0:
+
+        def die(record: dict[str, Any]) -> None:
+            if record["round"] == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        run(killed, nodes, config(strategy=strategy, rounds=5), observers=Observers(on_round=die))
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert Checkpoint.load(killed / CHECKPOINT).round == 2
+    resumed, grid = run(killed, nodes, config(strategy=strategy, rounds=5))
+    assert len(grid.asked) == 3
+    assert all(np.array_equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
+    assert len(resumed.history) == 6
+
+
+def test_server_momentum_goes_further_than_averaging(tmp_path: Path) -> None:
+    nodes = {1: moved_by(0.1), 2: moved_by(0.1)}
+    plain, heavy = (run(tmp_path / name, nodes, config(strategy=name))[0] for name in ("fedavg", "fedavgm"))
+    start = Rounds(config(), "run-1", tmp_path).open_checkpoint().weights["classifier.1.bias"]
+    assert np.allclose(bias(plain) - start, 0.3, atol=1e-6)
+    assert np.allclose(bias(heavy) - start, 0.1 + 0.19 + 0.271, atol=1e-5)
+
+
+def test_fedprox_tells_the_devices_its_pull_and_the_others_do_not(tmp_path: Path) -> None:
+    seen: dict[str, float] = {}
+
+    def listen(name: str) -> Answer:
+        def answer(message: Message) -> Message:
+            seen[name] = decode_request(message.content)[0].train.proximal_mu
+            return moved_by(0.1)(message)
+
+        return answer
+
+    for name in ("fedavg", "fedprox"):
+        run(tmp_path / name, {1: listen(name), 2: moved_by(0.1)}, config(strategy=name, rounds=1))
+    assert seen == {"fedavg": 0.0, "fedprox": 0.1}
+
+
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(tmp_path: Path) -> None:
+    run(tmp_path, {1: moved_by(0.1), 2: moved_by(0.1)}, config(rounds=1))
+    with pytest.raises(RunError, match="another configuration"):
+        run(tmp_path, {1: moved_by(0.1), 2: moved_by(0.1)}, config(rounds=2))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(damage)
+    with pytest.raises(RunError, match="damaged"):
+        Checkpoint.load(tmp_path / CHECKPOINT)
+
+
+def test_replies_are_dropped_one_by_one_so_memory_does_not_grow_with_the_cohort(tmp_path: Path) -> None:
+    alive: list[int] = []
+
+    class Counted(dict[str, Any]):
+        def __del__(self) -> None:
+            alive.remove(id(self))
+
+    import fl_server.strategy as module
+
+    original, most = module.decode_reply, 0
+
+    def counting(content: RecordDict, shapes: dict[str, tuple[int, ...]]) -> Any:
+        nonlocal most
+        reply, arrays = original(content, shapes)
+        held = Counted(arrays)
+        alive.append(id(held))
+        most = max(most, len(alive))
+        return reply, held
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "decode_reply", counting)
+        run(tmp_path, {number: moved_by(0.1) for number in range(30)}, config(rounds=1))
+    assert most <= 2

@@ -1,0 +1,87 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from simulation.cli import settle
+
+ROOT = Path(__file__).parents[2]
+
+
+def fl_sim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "from simulation.cli import main; main()", *words],
+        cwd=cwd or ROOT,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "100", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_lists_every_command_and_names_the_defaults() -> None:
+    assert all(word in fl_sim("--help").stdout for word in ("run", "demo", "compare", "draw"))
+    text = fl_sim("run", "--help").stdout
+    assert all(word in text for word in ("--epsilon", "--alpha", "--clients", "--backend", "--resume", "Privacy", "[20]"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["run", "--data", "nowhere.csv"], 3, "There is no"),
+        (["run", "--epsilon", "-1"], 2, "privacy.epsilon is wrong"),
+        (["run", "--epsilon", "3", "--non-private"], 2, "contradict"),
+        (["run", "--clients", "5", "--cohort", "9"], 2, "A cohort of 9 cannot be drawn from 5 clients"),
+        (["run", "--clients", "1"], 2, "min_replies 2 is more than the 1 clients"),
+        (["run", "--clients", "900", "--drawn", "1000"], 3, "1000 faces"),
+        (["run", "--model", "resnet50"], 6, "There is no model 'resnet50'"),
+        (["run", "--strategy", "fedprox"], 2, "give --mu"),
+        (["run", "--mu", "0.1"], 2, "belongs to --strategy fedprox"),
+        (["run", "--config", "nowhere.toml"], 2, "cannot be read"),
+        (["run", "--resume", "nowhere"], 8, "is not a run folder"),
+        (["run", "--resume", "x", "--epsilon", "3"], 2, "--resume goes on with the run's own settings"),
+        (["run", "--workers", "0"], 2, "--workers must be at least 1"),
+        (["run", "--init", "nowhere"], 5, "Nothing is published"),
+        (["compare", "nowhere"], 8, "has not finished"),
+        (["draw", "/proc/none"], 3, "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_sentence_with_its_exit_code_and_no_traceback(
+    tmp_path: Path, words: list[str], code: int, sentence: str
+) -> None:
+    done = fl_sim(*words, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
+
+
+def test_ferplus_labels_bring_their_eight_classes() -> None:
+    assert len(settle({"data": {"labels": "ferplus"}}).model.classes) == 8
+    assert len(settle({}).model.classes) == 7
+    assert len(settle({"data": {"labels": "ferplus"}, "model": {"classes": ["anger", "fear"]}}).model.classes) == 2
+
+
+def test_options_win_over_a_configuration_file_that_wins_over_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[data]\nclients = 3\n[wrong]\nkey = 1\n")
+    done = fl_sim("run", "--config", str(path))
+    assert done.returncode == 2
+    assert "wrong is not a setting" in done.stderr
+
+
+def test_fedprox_needs_its_pull() -> None:
+    with pytest.raises(ConfigError):
+        settle({"server": {"strategy": "fedprox"}})
+    assert settle({"server": {"strategy": "fedprox"}, "train": {"proximal_mu": 0.1}}).train.proximal_mu == 0.1
+
+
+def test_drawn_faces_come_as_folders_of_emotions(tmp_path: Path) -> None:
+    done = fl_sim("draw", str(tmp_path / "faces"), "--count", "14")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "faces").glob("*/*.png"))) == 14
+    again = fl_sim("draw", str(tmp_path / "faces"))
+    assert again.returncode == 3
+    assert "is not empty" in again.stderr
