@@ -1,6 +1,7 @@
 """What every party shares: errors, configuration, messages, privacy.
 
-Importing it silences the libraries that would otherwise call home: it must come before `onnxruntime` and `flwr`.
+Importing it silences the libraries that would otherwise call home, and keeps OpenMP's threads from spinning while they wait, so
+that processes that share a core do not slow each other down. It must come before `onnxruntime`, `flwr` and `torch`.
 """
 
 import os
@@ -11,3 +12,5 @@ for _name, _value in {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
 }.items():
     os.environ[_name] = _value
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -140,15 +140,34 @@ class DataConfig(Settings):
 
 
 class RunConfig(Settings):
-    """A whole run."""
+    """A whole run.
 
-    seed: int = 0
+    Attributes:
+        seed: of data, initial weights, cohorts and shuffling; never of privacy noise.
+        init: a published model to start from; None starts from the seed.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
     init: Path | None = None
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     server: ServerConfig = ServerConfig()
     data: DataConfig = DataConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.privacy.private and self.model.dropout > 0:
+            raise ValueError("model.dropout must be 0 in a private run: its masks would depend on who else is in the batch")
+        if self.server.cohort is not None and self.server.cohort > self.data.clients:
+            raise ValueError(f"A cohort of {self.server.cohort} cannot be drawn from {self.data.clients} clients")
+        if self.server.min_replies > self.data.clients:
+            raise ValueError(f"server.min_replies {self.server.min_replies} is more than the {self.data.clients} clients")
+        if self.server.strategy == "fedprox" and self.train.proximal_mu == 0:
+            raise ValueError("fedprox needs a pull to the global model: set train.proximal_mu (--mu), such as 0.01")
+        if self.server.strategy != "fedprox" and self.train.proximal_mu > 0:
+            raise ValueError(f"train.proximal_mu (--mu) belongs to the strategy fedprox, not {self.server.strategy}")
+        return self
 
 
 def make_config(values: dict[str, Any]) -> RunConfig:
@@ -161,10 +180,11 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the configuration"
+        where = ".".join(str(part) for part in first["loc"])
         what = first["msg"].removeprefix("Value error, ")
-        what = "is not a setting; check its spelling" if first["type"] == "extra_forbidden" else f"is wrong: {what}"
-        raise ConfigError(f"{where} {what}.") from error
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{where} is not a setting; check its spelling.") from error
+        raise ConfigError(f"{where} is wrong: {what}." if where else f"{what}.") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:

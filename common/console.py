@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from common.errors import EmoflError
+from common.errors import EmoflError, RunError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -21,6 +21,10 @@ def run_command_line(app: Callable[[], None]) -> NoReturn:
     except EmoflError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        err.print(f"[bold red]error:[/] {escape(where)}{escape(error.strerror or str(error))}.", soft_wrap=True)
+        sys.exit(RunError.exit_code)
     except KeyboardInterrupt:
         err.print("Stopped.")
         sys.exit(130)

@@ -7,7 +7,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from common.errors import ReplyError
-from common.messages import TrainReply, decode_request, encode_reply
+from common.messages import Refusal, TrainReply, decode_request, encode_reply
 from fl_client.device import Device, answer_safely
 
 log = logging.getLogger("emofl.client")
@@ -23,13 +23,19 @@ def build_client_app(open_device: Callable[[Context], Device]) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
+        reason: Refusal = "failed"
         try:
-            request, weights = decode_request(message.content)
-        except ReplyError as error:
-            log.error("%s", error)
-            refusal = TrainReply(run="", round=0, status="refused", reason="bad-request")
+            try:
+                request, weights = decode_request(message.content)
+            except ReplyError:
+                reason = "bad-request"
+                raise
+            reply, update = answer_safely(open_device(context), request, weights)
+            return Message(encode_reply(reply, update), reply_to=message)
+        except Exception:
+            # Flower would send the text of whatever is raised here to the server.
+            log.exception("no answer to a message")
+            refusal = TrainReply(run="", round=0, status="refused", reason=reason)
             return Message(encode_reply(refusal), reply_to=message)
-        reply, update = answer_safely(open_device(context), request, weights)
-        return Message(encode_reply(reply, update), reply_to=message)
 
     return app

@@ -11,8 +11,9 @@ from pathlib import Path
 from torch import nn
 
 from common.config import ModelConfig, PrivacyConfig
-from common.errors import EmoflError, PrivacyError
+from common.errors import EmoflError, ModelError, PrivacyError
 from common.messages import Arrays, Refusal, TrainReply, TrainRequest
+from common.parameters import write_parameters
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from common.privacy.ledger import Ledger
 from common.privacy.mechanisms import SecureRandom
@@ -75,8 +76,17 @@ class Device:
             return self._refuse(request, "no-data", "There are no faces to train on.")
         if objection := self.policy.objection(request.privacy, len(faces)):
             return self._refuse(request, "policy", objection)
-        # 2. A plan that depends on the number of faces, not on what they show.
+        # 2. A plan that depends on the coarse number of faces, not on what they show; and a model that can be trained at all.
         plan = make_plan(request.train, len(faces), request.round, request.rounds)
+        if objection := self.policy.too_much(plan.steps, plan.sampling.expected_batch):
+            return self._refuse(request, "policy", objection)
+        try:
+            model = self.models.get(request.model)
+            write_parameters(model, weights)
+        except ModelError as error:
+            return self._refuse(request, "bad-request", str(error))
+        if request.model.classes != faces.classes:
+            return self._refuse(request, "bad-request", "The server asks for other emotions than these faces are labelled with.")
         # 3. The budget: look and debit in one go, durable before anything is computed.
         try:
             with Ledger(self.ledger).locked() as ledger:
@@ -86,7 +96,7 @@ class Device:
             return self._refuse(request, "budget-spent", str(error))
         # 4. Training.
         update = train_locally(
-            self.models.get(request.model),
+            model,
             weights,
             faces,
             plan,

@@ -43,13 +43,23 @@ class Plan:
     learning_rate: float
 
 
+def coarse_count(examples: int) -> int:
+    """`examples` rounded down to its three leading bits: 1000 becomes 896, 300 becomes 256.
+
+    Rate, steps, divisor and so the noise that a server can measure follow from this number and not from the exact one.
+    """
+    shift = max(0, examples.bit_length() - 3)
+    return examples >> shift << shift
+
+
 def make_plan(config: TrainConfig, examples: int, round_number: int, rounds: int) -> Plan:
-    """Steps, sampling rate and learning rate of a round; a function of the configuration and n alone, never of the faces."""
-    rate = min(1.0, config.batch_size / examples)
+    """Steps, sampling rate and learning rate of a round; a function of the configuration and the coarse number of faces."""
+    nominal = coarse_count(examples)
+    rate = min(1.0, config.batch_size / nominal)
     steps = config.local_steps or math.ceil(config.local_epochs / rate - 1e-9)
     progress = (round_number - 1) / max(1, rounds - 1)
     shrink = config.decay + (1 - config.decay) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return Plan(examples, steps, PoissonSampling(examples, rate), config.learning_rate * shrink)
+    return Plan(examples, steps, PoissonSampling(examples, rate, rate * nominal), config.learning_rate * shrink)
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -126,8 +136,9 @@ def train_locally(
         weights: all parameters of the global model.
         privacy: clipping norm and engine; unused without privacy.
         release: noise multiplier, rate and steps that the ledger was debited with; None trains without privacy.
-        random: source of Poisson batches and noise; unused without privacy.
-        seed: of shuffling and augmentation.
+        random: source of Poisson batches, noise and the augmentation's secret seed; unused without privacy.
+        seed: of shuffling and augmentation without privacy. Which warp a face gets depends on its place in the batch, so with a
+            seed that others know one face would change the gradients of all that follow it: under privacy it is fresh, secret.
 
     Returns:
         Change of each trained parameter, float32.
@@ -146,7 +157,7 @@ def train_locally(
     else:
         gradients = _private_gradients(model, privacy, release, plan.sampling, random)
         batches = plan.sampling.batches(release.steps, random)
-    warp = torch.Generator().manual_seed(seed)
+    warp = torch.Generator().manual_seed(seed if release is None else int(random.uint64(1)[0] >> np.uint64(1)))
     try:
         for rows in batches:
             inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))

@@ -57,12 +57,12 @@ class Checkpoint:
             meta = json.loads(header["__metadata__"]["emofl"])
             if meta["format"] != FORMAT:
                 raise RunError(f"The checkpoint {path} is of format {meta['format']}; this version reads {FORMAT}.")
+            kinds: dict[str, dict[str, np.ndarray]] = {"weights": {}, "server": {}}
+            for name, value in tensors.items():
+                kind, _, rest = name.partition("/")
+                kinds[kind][rest] = value
+            return cls(meta["run"], meta["config"], int(meta["round"]), kinds["weights"], kinds["server"], list(meta["history"]))
         except OSError as error:
             raise RunError(f"There is no checkpoint to go on from at {path}.") from error
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"The checkpoint {path} is damaged ({type(error).__name__}).") from error
-        kinds: dict[str, dict[str, np.ndarray]] = {"weights": {}, "server": {}}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition("/")
-            kinds[kind][rest] = value
-        return cls(meta["run"], meta["config"], meta["round"], kinds["weights"], kinds["server"], meta["history"])

@@ -12,26 +12,40 @@ from common.parameters import write_parameters
 from fl_server.hub import PublishedVersion, Registry
 from fl_server.rounds import Accepted
 from models.export import OnnxTemplate, weights_of
-from models.manifest import Cohort, ModelFacts, PrivacyStatement
+from models.manifest import Cohort, Manifest, ModelFacts, PrivacyStatement
 from models.preprocess import Preprocessing
+from models.published import read_registered, version_names
 
 NOISE_SOURCE = "Gaussian, sum of 4 draws per value, from AES-256-CTR keyed by the device's operating system"
 
 
-def privacy_statement(privacy: PrivacyConfig, trained: bool, init: str) -> PrivacyStatement:
-    """What a model of this run promises: the ceiling that every device enforced on itself, or that there is none.
+def privacy_statement(
+    privacy: PrivacyConfig, trained: bool, init: Manifest | None = None, public_data: str | None = None
+) -> PrivacyStatement:
+    """What a model promises: the ceiling that every device enforced on itself, or that there is none.
+
+    What training began from counts too: weights without a promise leave none, and an earlier promise's epsilon and delta add up,
+    because the same devices may have taken part in both (basic composition).
 
     Args:
-        trained: False for the model before round 1, which has seen no device.
-        init: what training began from.
+        trained: False for the model before round 1, which has seen no device's faces in this run.
+        init: manifest of the model that training began from.
+        public_data: what else it was trained on, that no device has to protect.
     """
-    beginning = () if init == "random" else (f"initial weights: {init}",)
+    beginning: tuple[str, ...] = ()
+    if public_data is not None:
+        beginning = (f"trained without privacy on public data: {public_data}",)
+    if init is not None:
+        beginning = (f"initial weights: {init.run} {init.version}", *init.privacy.non_private)
+        if not init.privacy.private:
+            return PrivacyStatement.absent(*beginning)
     if not privacy.private:
         return PrivacyStatement.absent("federated training on the devices' faces", *beginning)
+    delta = min(privacy.delta + (init.privacy.delta or 0.0 if init else 0.0), 0.999)
     return PrivacyStatement.guaranteed(
         unit="record",
-        epsilon=privacy.epsilon if trained else 0.0,
-        delta=privacy.delta,
+        epsilon=(privacy.epsilon if trained else 0.0) + (init.privacy.epsilon or 0.0 if init else 0.0),
+        delta=delta,
         accountant=privacy.accountant,
         clipping_norm=privacy.clipping_norm,
         noise_source=NOISE_SOURCE,
@@ -46,7 +60,8 @@ class Publisher:
     Attributes:
         registry: where to.
         model: a network of the run's architecture, used to export.
-        init: what training began from, for the manifest.
+        init: manifest of the model that training began from; None means fresh weights.
+        public_data: what the model was trained on besides the devices' faces.
         now: the clock, UTC.
     """
 
@@ -55,10 +70,23 @@ class Publisher:
     run: str
     model: nn.Module
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    init: str = "random"
+    init: Manifest | None = None
+    public_data: str | None = None
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     last: PublishedVersion | None = None
     _template: OnnxTemplate | None = None
+
+    def published(self) -> int:
+        """The last round of this run in the registry, -1 if there is none.
+
+        Raises:
+            IntegrityError: the registry's newest version is not ours.
+        """
+        names = version_names(self.registry.folder)
+        if not names:
+            return -1
+        manifest = read_registered(self.registry.folder, names[-1], self.registry.key.public).manifest
+        return manifest.round if manifest.run == self.run else -1
 
     def publish(self, accepted: Accepted) -> None:
         """Export, state, sign.
@@ -83,8 +111,8 @@ class Publisher:
             round=accepted.round,
             created=self.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
             cohort=Cohort(asked=accepted.tally.asked, accepted=accepted.tally.accepted),
-            privacy=privacy_statement(self.config.privacy, accepted.round > 0, self.init),
+            privacy=privacy_statement(self.config.privacy, accepted.round > 0, self.init, self.public_data),
             metrics=metrics,
-            init=self.init,
+            init=f"{self.init.run} {self.init.version}" if self.init else "random",
         )
         self.last = self.registry.publish(weights, self._template.fill(weights), facts)

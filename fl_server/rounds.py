@@ -19,7 +19,7 @@ from torch import nn
 
 from common.canonical import encode, sha256
 from common.config import RunConfig
-from common.errors import RunError
+from common.errors import ModelError, RunError
 from common.files import write_atomic
 from common.messages import Arrays, TrainRequest, encode_request
 from common.parameters import read_parameters, write_parameters
@@ -63,12 +63,14 @@ class Observers:
         annotate: what to add to a round's record, by round number.
         on_round: after each round's checkpoint: its record as in metrics.jsonl.
         publish: makes an accepted model public.
+        published: the last round of this run that is public, None where nothing is published at all.
     """
 
     on_reply: Callable[[int, Tally], None] = lambda number, tally: None
     annotate: Callable[[int], dict[str, Any]] = lambda number: {}
     on_round: Callable[[dict[str, Any]], None] = lambda record: None
     publish: Callable[[Accepted], None] = lambda accepted: None
+    published: Callable[[], int | None] = lambda: None
 
 
 def expected_participations(rounds: int, cohort: int, devices: int) -> int:
@@ -77,16 +79,23 @@ def expected_participations(rounds: int, cohort: int, devices: int) -> int:
     return max(1, min(rounds, math.ceil(rounds * share + 2 * math.sqrt(rounds * share * (1 - share)))))
 
 
-def stream_replies(grid: Grid, messages: Iterable[Message], timeout: float, poll: float) -> Iterator[Message]:
-    """Send `messages` and yield each reply when it is there, so that a reply can be dropped before the next one comes."""
-    pending = {identifier for identifier in grid.push_messages(messages) if identifier}
+def stream_replies(
+    grid: Grid, messages: Iterable[Message], timeout: float, poll: float, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Message]:
+    """Send `messages` and yield each reply when it is there, one pulled at a time, so that it can be dropped before the next.
+
+    Raises:
+        RunError: `stopped` said so.
+    """
+    pending = [identifier for identifier in grid.push_messages(messages) if identifier]
     end = time.monotonic() + timeout
     while pending and time.monotonic() < end:
-        arrived = list(grid.pull_messages(pending))
-        while arrived:
-            message = arrived.pop()
-            pending.discard(message.metadata.reply_to_message_id)
-            yield message
+        for identifier in list(pending):
+            if stopped():
+                raise RunError("The run was stopped in the middle of a round; resume it to repeat that round.")
+            for message in grid.pull_messages([identifier]):
+                pending.remove(identifier)
+                yield message
         if pending:
             time.sleep(poll)
 
@@ -103,6 +112,7 @@ class Rounds:
         order: brings node ids into a stable order, so that a seed chooses the same devices after a restart.
         secret_sampling: choose cohorts from the system's randomness instead of the seed (deployment).
         poll: seconds between looks for replies.
+        stopped: asked now and then; True ends the run with what the last checkpoint holds.
     """
 
     config: RunConfig
@@ -114,6 +124,7 @@ class Rounds:
     order: Callable[[Iterable[int]], Sequence[int]] = sorted
     secret_sampling: bool = False
     poll: float = 0.02
+    stopped: Callable[[], bool] = lambda: False
 
     def initial_model(self, weights: Arrays | None = None) -> nn.Module:
         """The model before round 1: from `weights`, or fresh from the run's seed."""
@@ -151,6 +162,9 @@ class Rounds:
             scores = self._evaluate(model)
             state.history.append(self._record(0, Tally(), scores, 0.0))
             self._keep(state, Accepted(0, state.weights, Tally(), scores))
+        else:
+            self._write_metrics(state)
+            self._publish_what_a_crash_left(state, model)
         while state.round < self.config.server.rounds:
             began = time.monotonic()
             accepted = self._one_round(grid, strategy, state)
@@ -175,7 +189,7 @@ class Rounds:
         # 2. Ask, and add up what comes.
         before = ArrayRecord({name: Array(value) for name, value in start.items()})
         messages = strategy.configure_train(number, before, ConfigRecord(), grid)
-        replies = stream_replies(grid, messages, self.config.server.round_timeout, self.poll)
+        replies = stream_replies(grid, messages, self.config.server.round_timeout, self.poll, self.stopped)
         after, _ = strategy.aggregate_train(number, replies)
         # 3. Accept the new model if enough devices are in it.
         if after is None or strategy.tally.accepted < self.config.server.min_replies:
@@ -188,15 +202,33 @@ class Rounds:
 
     def _keep(self, state: Checkpoint, accepted: Accepted | None) -> None:
         state.save(self.folder / CHECKPOINT)
-        lines = b"".join(encode(record) for record in state.history)
-        write_atomic(self.folder / METRICS, lines)
+        self._write_metrics(state)
         if accepted is not None:
-            self.observers.publish(accepted)
+            self._publish(accepted)
         self.observers.on_round(state.history[-1])
+
+    def _write_metrics(self, state: Checkpoint) -> None:
+        write_atomic(self.folder / METRICS, b"".join(encode(record) for record in state.history))
+
+    def _publish_what_a_crash_left(self, state: Checkpoint, model: nn.Module) -> None:
+        """The checkpoint comes before the publication, so a crash between them leaves a model that nobody can see."""
+        last, public = state.history[-1], self.observers.published()
+        accepted = state.round == 0 or last["accepted"] >= self.config.server.min_replies
+        if public is not None and public < state.round and accepted:
+            tally = Tally(asked=last["asked"], accepted=last["accepted"])
+            self._publish(Accepted(state.round, state.weights, tally, self._evaluate(model)))
+
+    def _publish(self, accepted: Accepted) -> None:
+        try:
+            self.observers.publish(accepted)
+        except ModelError as error:
+            log.error("round %d is not published: %s", accepted.round, error)
 
     def _choose(self, grid: Grid, number: int) -> tuple[list[int], int]:
         nodes = list(self.order(grid.get_node_ids()))
         while len(nodes) < self.config.server.min_replies:
+            if self.stopped():
+                raise RunError("The run was stopped while it waited for devices.")
             time.sleep(self.poll)
             nodes = list(self.order(grid.get_node_ids()))
         wanted = min(self.config.server.cohort or len(nodes), len(nodes))

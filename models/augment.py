@@ -13,7 +13,10 @@ SHIFT = 0.08
 
 
 def augment(faces: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 1, S, S) -> (B, 1, S, S), bilinear, edges repeated. Each output depends on its own input only, so DP-SGD may use it."""
+    """(B, 1, S, S) -> (B, 1, S, S), bilinear, edges repeated. Each output depends on its own input and its place in the batch.
+
+    DP-SGD may use it with a fresh secret seed: then the warps are independent of who is in the batch.
+    """
     n = len(faces)
     if n == 0:
         return faces

@@ -66,6 +66,17 @@ class KnownPublishers:
                 content = _Pins(registries=pins | {_name(registry): pin}).model_dump(mode="json")
                 write_atomic(self.path, encode(content), mode=0o600)
 
+    def adopt(self, registry: Path, fingerprint: str) -> None:
+        """Forget what was known of `registry` under another key: its owner now names this one explicitly."""
+        if not self.path.exists():
+            return
+        with locked(self.path.with_suffix(".lock")):
+            pins = self._read()
+            old = pins.get(_name(registry))
+            if old is not None and old.fingerprint != fingerprint:
+                kept = {name: pin for name, pin in pins.items() if name != _name(registry)}
+                write_atomic(self.path, encode(_Pins(registries=kept).model_dump(mode="json")), mode=0o600)
+
     def _compare(self, old: Pin | None, registry: Path, new: Pin) -> None:
         if old is None:
             return

@@ -44,15 +44,20 @@ def _mobilenet_v3(classes: int, *, size: str, width: float) -> nn.Module:
     return network
 
 
-def _mobilenet_v2(classes: int, *, width: float) -> nn.Module:
-    network: nn.Module = MobileNetV2(num_classes=classes, width_mult=width, norm_layer=group_norm)
+def _mobilenet_v2(classes: int, *, width: float, blocks: list[list[int]] | None = None) -> nn.Module:
+    network: nn.Module = MobileNetV2(classes, width_mult=width, inverted_residual_setting=blocks, norm_layer=group_norm)
     return network
+
+
+TINY_BLOCKS = [[1, 16, 1, 1], [4, 24, 1, 2], [4, 32, 2, 2], [4, 64, 1, 2]]
+"""Expansion, channels, repeats, stride: five blocks instead of seventeen, which learn from scratch in far fewer steps."""
 
 
 VARIANTS: dict[str, Callable[[int], nn.Module]] = {
     "mobilenet_v3_small": partial(_mobilenet_v3, size="small", width=1.0),
     "mobilenet_v3_small_050": partial(_mobilenet_v3, size="small", width=0.5),
     "mobilenet_v3_large": partial(_mobilenet_v3, size="large", width=1.0),
+    "mobilenet_v2_tiny": partial(_mobilenet_v2, width=1.0, blocks=TINY_BLOCKS),
     "mobilenet_v2_025": partial(_mobilenet_v2, width=0.25),
     "mobilenet_v2_050": partial(_mobilenet_v2, width=0.5),
     "mobilenet_v2_100": partial(_mobilenet_v2, width=1.0),

@@ -257,6 +257,8 @@ def _publisher(registry: Path, trust: Trust | None, known: KnownPublishers | Non
     if isinstance(trust, str) and key.fingerprint != parse_fingerprint(trust):
         raise IntegrityError(f"The registry {registry} belongs to the key {grouped(key.fingerprint)}, not to the one you trust.")
     if known is not None:
+        if trust is not None:
+            known.adopt(registry, key.fingerprint)
         known.check(registry, Pin(fingerprint=key.fingerprint))
     return key
 

@@ -92,11 +92,14 @@ def make_backend(name: BackendName, workers: int, cores: int) -> Backend:
     return InProcessBackend(workers, max(1, cores // workers))
 
 
-def simulate(make_server_app: Callable[[NodeOrder], ServerApp], client_app: ClientApp, clients: int, backend: Backend) -> None:
+def simulate(
+    make_server_app: Callable[[NodeOrder, Callable[[], bool]], ServerApp], client_app: ClientApp, clients: int, backend: Backend
+) -> None:
     """Run a ServerApp against `clients` simulated devices until it ends.
 
     Args:
-        make_server_app: given an order that sorts node ids by device number, makes the ServerApp.
+        make_server_app: given an order that sorts node ids by device number, and what says that the run was stopped, makes the
+            ServerApp.
         client_app: finds its device number as `partition-id` in the context's node configuration.
 
     Raises:
@@ -119,7 +122,7 @@ def simulate(make_server_app: Callable[[NodeOrder], ServerApp], client_app: Clie
     stores = _register_node_info_stores(nodes, run)
     stop: threading.Event = threading.Event()
     failures: Queue[BaseException] = Queue()
-    server_app = make_server_app(lambda found: sorted(found, key=lambda node: nodes[node]))
+    server_app = make_server_app(lambda found: sorted(found, key=lambda node: nodes[node]), stop.is_set)
     context = Context(run_id=run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={})
     server = run_serverapp_th(None, server_app, context, grid, "", stop, failures, False, Queue())
     try:

@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from common.config import RunConfig, make_config, read_config
 from common.console import command_line, out, run_command_line
-from common.errors import ConfigError
+from common.emotions import EMOTIONS_8
+from common.errors import ConfigError, RunError
 
 app = command_line(
     "Simulate federated training of a facial emotion model: many devices on one machine, with the code that real devices run."
@@ -36,6 +37,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in over.items():
         known = merged.get(name)
+        if isinstance(value, dict) and known is not None and not isinstance(known, dict):
+            raise ConfigError(f"{name} is wrong: it is a group of settings, not {known!r}.")
         merged[name] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return merged
 
@@ -158,16 +161,10 @@ def run(
 
 def settle(values: dict[str, Any]) -> RunConfig:
     """The configuration of `values`, the classes following the labels."""
-    if values.get("data", {}).get("labels") == "ferplus" and "classes" not in values.get("model", {}):
-        from common.emotions import EMOTIONS_8
-
-        values = _merge(values, {"model": {"classes": EMOTIONS_8}})
     chosen = make_config(values)
-    if chosen.server.strategy == "fedprox" and chosen.train.proximal_mu == 0:
-        raise ConfigError("fedprox needs a pull to the global model: give --mu, such as --mu 0.01.")
-    if chosen.train.proximal_mu and chosen.server.strategy != "fedprox":
-        raise ConfigError(f"--mu belongs to --strategy fedprox, not {chosen.server.strategy}.")
-    return chosen
+    if chosen.data.labels == "ferplus" and "classes" not in values.get("model", {}):
+        values = _merge(values, {"model": {"classes": EMOTIONS_8}})
+    return make_config(values)
 
 
 def perform(
@@ -190,7 +187,7 @@ def perform(
     from simulation.report import summary_table, write_report
     from simulation.run import REGISTRY, Engine, RunFolder, default_out, run_simulation
 
-    cores = os.cpu_count() or 1
+    cores = Engine().cores
     workers = cores if workers is None else workers
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, not {workers}.")
@@ -219,6 +216,10 @@ def perform(
     with display.live():
         population = run_simulation(home, Engine(backend, workers, cores), watch)
     summary = write_report(home, population)
+    if config.server.rounds and not summary["accepted_rounds"]:
+        raise RunError(
+            f"No round was accepted, so the model is still the first one; {home.path}/metrics.jsonl says what was left out."
+        )
     where = os.path.relpath(home.path)
     out.print(
         summary_table(summary),
@@ -246,11 +247,16 @@ def demo(
     workers: Annotated[int | None, Help(help="Devices that train at once [one per core].")] = None,
 ) -> None:
     """The whole way in about two minutes: private training on drawn faces, a signed model, a labelled video."""
-    from simulation.demo import demo_config, film
-    from simulation.run import REGISTRY, default_out
+    from simulation.demo import demo_config, film, public_base
+    from simulation.run import REGISTRY, default_out, require_empty
 
     home = folder or default_out().with_name(f"demo-{default_out().name}")
-    perform(demo_config(), home, None, "in-process", workers)
+    beside = home.with_name(f"{home.name}-base")
+    for path in (home, beside):
+        require_empty(path)
+    out.print("A first model learns from public drawn faces ...")
+    beside.mkdir(parents=True, exist_ok=True)
+    perform(demo_config(public_base(beside).resolve()), home, None, "in-process", workers)
     labelled = film(home, home / REGISTRY)
     out.print(f"\nThe published model at work on a drawn scene: [bold]{escape(os.path.relpath(labelled))}[/]", soft_wrap=True)
 

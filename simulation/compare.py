@@ -1,4 +1,4 @@
-"""Several finished runs side by side: a table, and plots of accuracy and epsilon in one picture each. `fl-sim compare` calls it."""
+"""Several finished runs side by side: a table, and plots of accuracy and epsilon in one picture each, for `fl-sim compare`."""
 
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     try:
         summary: dict[str, Any] = decode((folder / SUMMARY).read_bytes())
+        if not {"private", "epsilon", "test_accuracy", "device_accuracy_worst_tenth", "round_seconds"} <= set(summary):
+            raise RunError(f"{folder / SUMMARY} is damaged; fl-sim run --resume {folder} writes it anew.")
     except OSError as error:
         raise RunError(f"{folder} has not finished: it holds no {SUMMARY}. Go on with: fl-sim run --resume {folder}") from error
     return summary

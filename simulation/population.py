@@ -81,7 +81,7 @@ def make_population(data: DataConfig, model: ModelConfig, seed: int) -> Populati
     training, holdout = [], []
     for number, rows in enumerate(parts):
         shuffled = np.random.default_rng([seed, number]).permutation(rows)
-        aside = round(data.holdout * len(rows))
+        aside = min(round(data.holdout * len(rows)), len(rows) - 1)
         holdout.append(np.sort(shuffled[:aside]))
         training.append(np.sort(shuffled[aside:]))
     return Population(train, tuple(training), tuple(holdout), validation, test, notes)

@@ -23,6 +23,7 @@ from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
 from simulation.devices import SimulatedDevices, SpentBudgets
+from simulation.partition import skew_table
 from simulation.population import Population
 from simulation.run import RunFolder
 
@@ -53,7 +54,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     if not path.exists():
         raise RunError(f"{folder} holds no {METRICS}: no round of it has finished.")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        if not records or any(not {"round", "asked", "accepted", "seconds", "epsilon"} <= set(record) for record in records):
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged; fl-sim run --resume {folder} writes it anew.") from error
+    return records
 
 
 @dataclass(frozen=True)
@@ -84,13 +91,11 @@ def find(folder: RunFolder, population: Population) -> Findings:
         for rows in population.holdout
     ]
     budgets = SpentBudgets(SimulatedDevices(config, folder.path / "devices"), config.data.clients)
-    labels, classes = population.faces.labels, len(config.model.classes)
-    skew = np.stack([np.bincount(labels[rows], minlength=classes) for rows in population.training])
     return Findings(
         test=evaluate(model, population.test, preprocessing),
         per_device=np.array(per_device),
         epsilons=budgets.rdp() if config.privacy.private else [],
-        skew=skew,
+        skew=skew_table(population.training, population.faces),
     )
 
 
@@ -117,7 +122,8 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
         "test_faces": findings.test.examples,
         "test_accuracy": findings.test.accuracy,
         "test_balanced_accuracy": findings.test.balanced_accuracy,
-        "test_loss": findings.test.loss,
+        "test_loss": findings.test.loss if np.isfinite(findings.test.loss) else None,
+        "accepted_rounds": sum(record["accepted"] > 0 for record in records),
         "test_recall": dict(zip(config.model.classes, np.nan_to_num(findings.test.recalls).tolist(), strict=True)),
         "chance": even,
         "majority_class": majority,

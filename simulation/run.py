@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import ServerApp
+
 from common.canonical import decode, encode
 from common.config import RunConfig, make_config
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError, EmoflError, RunError
 from common.files import write_atomic
 from common.identity import SigningKey
 from common.messages import Arrays
@@ -19,7 +21,9 @@ from fl_server.app import build_server_app
 from fl_server.hub import Registry
 from fl_server.publisher import Publisher
 from fl_server.rounds import CHECKPOINT, Observers, Rounds
-from models.published import open_published
+from models.manifest import Manifest
+from models.mobilenet import build_model
+from models.published import PUBLISHER, PublishedModel, open_published
 from simulation.backend import BackendName, NodeOrder, make_backend, simulate
 from simulation.devices import SimulatedDevices, SpentBudgets
 from simulation.population import Population, make_population
@@ -39,7 +43,7 @@ class Engine:
 
     backend: BackendName = "in-process"
     workers: int = 1
-    cores: int = os.cpu_count() or 1
+    cores: int = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,25 @@ class RunFolder:
         path = self.path / CONFIG
         try:
             stored: dict[str, Any] = decode(path.read_bytes())
+            return {"run": str(stored["run"]), "config": dict(stored["config"])}
         except OSError as error:
             raise RunError(f"{self.path} is not a run folder: it holds no {CONFIG}.") from error
-        return stored
+        except (EmoflError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} is damaged; this run cannot go on.") from error
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, now: datetime) -> "RunFolder":
-        """A fresh run folder.
+        """A fresh run folder, made only once the data, the model and what it starts from are known to be usable.
 
         Raises:
             RunError: the folder holds something already.
+            DataError, ModelError, ConfigError, IntegrityError: the run could not start.
         """
+        require_empty(path)
+        build_model(config.model)
+        initial_weights(config)
+        make_population(config.data, config.model, config.seed)
         try:
-            if path.exists() and any(path.iterdir()):
-                raise RunError(f"{path} is not empty. Give another --out, or go on with: fl-sim run --resume {path}")
             path.mkdir(parents=True, exist_ok=True)
             name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             write_atomic(path / CONFIG, encode({"run": name, "config": config.model_dump(mode="json")}))
@@ -84,10 +93,26 @@ class RunFolder:
         return cls(path)
 
 
-def _initial_weights(config: RunConfig) -> tuple[Arrays | None, str]:
+def require_empty(path: Path) -> None:
+    """Refuse to write a run into a folder that holds something, before any work is done.
+
+    Raises:
+        RunError: it does.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} is not empty. Give another --out, or go on with: fl-sim run --resume {path}")
+
+
+def _open_own(path: Path) -> PublishedModel:
+    """A published model by the key it lies beside: on this machine it is the researcher's own; nothing is remembered of it."""
+    registry = path if (path / PUBLISHER).exists() else path.parent.parent
+    return open_published(path, trust=registry / PUBLISHER if (registry / PUBLISHER).exists() else None)
+
+
+def initial_weights(config: RunConfig) -> tuple[Arrays | None, Manifest | None]:
     if config.init is None:
-        return None, "random"
-    published = open_published(config.init)
+        return None, None
+    published = _open_own(config.init)
     theirs = published.manifest.model.model_copy(update={"trainable": config.model.trainable})
     if theirs != config.model:
         raise ConfigError(
@@ -95,7 +120,7 @@ def _initial_weights(config: RunConfig) -> tuple[Arrays | None, str]:
             f"run's is a {config.model.name} with stride {config.model.stem_stride} and {len(config.model.classes)} classes. "
             "Make them equal."
         )
-    return published.weights(), f"{published.manifest.run} {published.manifest.version}"
+    return published.weights(), published.manifest
 
 
 def run_simulation(
@@ -111,14 +136,10 @@ def run_simulation(
     """
     config = folder.config
     clients = config.data.clients
-    if config.server.cohort is not None and config.server.cohort > clients:
-        raise ConfigError(f"A cohort of {config.server.cohort} cannot be drawn from {clients} clients.")
-    if config.server.min_replies > clients:
-        raise ConfigError(f"min_replies {config.server.min_replies} is more than the {clients} clients.")
     population = make_population(config.data, config.model, config.seed)
     devices = SimulatedDevices(config, folder.path / "devices")
     budgets = SpentBudgets(devices, clients)
-    weights, init = _initial_weights(config)
+    weights, init = initial_weights(config)
     rounds = Rounds(config, folder.name, folder.path, population.validation)
     registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY))
     publisher = Publisher(registry, config, folder.name, rounds.initial_model(), init=init)
@@ -126,12 +147,12 @@ def run_simulation(
     def annotate(number: int) -> dict[str, Any]:
         return {"epsilon": round(budgets.largest(), 4) if config.privacy.private else None}
 
-    observers = Observers(annotate=annotate, publish=publisher.publish)
+    observers = Observers(annotate=annotate, publish=publisher.publish, published=publisher.published)
     rounds = replace(rounds, observers=watch(population, observers) if watch else observers)
     backend = make_backend(engine.backend, engine.workers, engine.cores)
 
-    def server_app(order: NodeOrder) -> Any:
-        return build_server_app(replace(rounds, order=order), weights)
+    def server_app(order: NodeOrder, stopped: Callable[[], bool]) -> ServerApp:
+        return build_server_app(replace(rounds, order=order, stopped=stopped), weights)
 
     simulate(server_app, build_client_app(devices.open), clients, backend)
     if not (folder.path / CHECKPOINT).exists():

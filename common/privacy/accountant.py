@@ -48,8 +48,8 @@ class Release:
     steps: int
 
     def __post_init__(self) -> None:
-        if not (self.noise_multiplier > 0 and math.isfinite(self.noise_multiplier)):
-            raise PrivacyError(f"A private release needs a positive noise multiplier, not {self.noise_multiplier}.")
+        if not 1e-6 <= self.noise_multiplier <= 1e6:
+            raise PrivacyError(f"A private release needs a noise multiplier from 1e-6 to 1e6, not {self.noise_multiplier}.")
         if not 0 < self.sample_rate <= 1 or self.steps < 1:
             raise PrivacyError(f"A release needs a rate in (0, 1] and steps, not {self.sample_rate} and {self.steps}.")
 
@@ -86,6 +86,8 @@ def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Account
             return float(prv.get_epsilon(delta=delta))
         curve = np.sum([r.steps * _one_step(r.noise_multiplier, r.sample_rate) for r in grouped], axis=0)
         epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=curve, delta=delta)
+    if math.isnan(epsilon):
+        raise PrivacyError("The accountant found no bound for these releases; treat the budget as spent.")
     return max(0.0, float(epsilon))
 
 
@@ -104,6 +106,9 @@ def calibrate_noise(
         )
 
     low = high = 0.0
+    if accountant == "prv":
+        high = math.log(calibrate_noise(spent, sample_rate, steps, epsilon, delta, "rdp"))
+        low = high - 0.25
     while over(high) > 0:
         low, high = high, high + math.log(2)
         if high > math.log(LARGEST_NOISE):
@@ -111,10 +116,10 @@ def calibrate_noise(
                 f"The budget of epsilon {epsilon:g} at delta {delta:g} is spent: {spent_epsilon(spent, delta, accountant):.3f} "
                 f"was used, and no useful noise fits {steps} more steps into what is left."
             )
-    while low == high or over(low) <= 0:
-        low -= math.log(2)
-        if low < math.log(SMALLEST_NOISE):
+    while over(low) <= 0:
+        if low == math.log(SMALLEST_NOISE):
             return SMALLEST_NOISE
+        high, low = low, max(low - math.log(2), math.log(SMALLEST_NOISE))
     root = float(optimize.brentq(over, low, high, xtol=TOLERANCE / 2))
     while over(root) > 0:
         root += TOLERANCE / 2

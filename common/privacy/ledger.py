@@ -1,7 +1,7 @@
 """The device's record of everything it ever released: an append-only, hash-chained file. Intent is written before training.
 
 A crash after `debit` therefore over-counts and never under-counts. The file spans rounds, runs and restarts; the device alone
-reads it. A second small file holds the digest of the last line, so that lines cut off the end are missed.
+reads it. A second small file, written after each line, holds the last line's digest, so that lines cut off the end are missed.
 """
 
 import json
@@ -67,6 +67,7 @@ class Ledger:
         self.entries = self._read()
 
     def _read(self) -> list[Entry]:
+        head = self._head.read_text().strip() if self._head.exists() else None  # before the lines: a writer may be at work
         content = self.path.read_bytes() if self.path.exists() else b""
         entries: list[Entry] = []
         previous = GENESIS
@@ -77,8 +78,7 @@ class Ledger:
                 raise self._broken(number)
             entries.append(entry)
             previous = entry.digest
-        known = {entry.digest for entry in entries[-1:]} | {entry.previous for entry in entries[-1:]}
-        if self._head.exists() and self._head.read_text().strip() not in known:
+        if head is not None and head not in {entry.digest for entry in entries}:
             raise self._broken(len(entries))
         return entries
 
@@ -114,10 +114,6 @@ class Ledger:
     def epsilon(self, delta: float, accountant: Accountant) -> float:
         """Cumulative epsilon over everything ever released; infinite once anything was released without noise."""
         return spent_epsilon(self.releases, delta, accountant) if self.all_private else float("inf")
-
-    def rounds_of(self, run: str) -> int:
-        """How many debits run `run` has made here."""
-        return sum(entry.run == run for entry in self.entries)
 
     @contextmanager
     def locked(self) -> Iterator["Ledger"]:

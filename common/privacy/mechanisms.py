@@ -20,10 +20,11 @@ DRAWS = 4
 """Gaussians summed per value: an observer of the floating-point sum can no longer enumerate the inputs of one draw
 (Holohan and Braghin 2021, "Secure random sampling in differential privacy", section 4)."""
 
-CHUNK = 16_384
-"""Pairs of Gaussians made at a time: their working space stays in a core's cache."""
+CHUNK = 65_536
+"""Pairs of Gaussians made at a time, so that their working space stays in the cache."""
 
 _BLOCK = 16
+"""The cipher wants room for one more AES block than it fills."""
 
 
 class SecureRandom:
@@ -46,24 +47,36 @@ class SecureRandom:
         return np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
 
     def normal(self, count: int, std: float) -> Tensor:
-        """(count,) float32 Gaussians of standard deviation `std`, each the scaled sum of `DRAWS` Box-Muller draws."""
-        total = torch.zeros(2, (count + 1) // 2)
-        zeros = bytes(8 * CHUNK)
-        bits = bytearray(8 * CHUNK + _BLOCK)
-        words = torch.frombuffer(bits, dtype=torch.int32, count=2 * CHUNK).view(2, CHUNK)
-        space = torch.empty(3, CHUNK)
-        for start in range(0, total.shape[1], CHUNK):
-            cosines, sines = total[:, start : start + CHUNK]
-            size = len(cosines)
-            radius, angle, turned = space[:, :size]
+        """(count,) float32 Gaussians of standard deviation `std`, each the scaled sum of `DRAWS` Box-Muller draws.
+
+        A draw's radius comes from 32 bits and its angle from 16: over 65,536 equidistant angles every moment up to order 65,535
+        is that of the whole circle, and a value still depends on `DRAWS` * 48 bits.
+        """
+        pairs = (count + 1) // 2
+        total = torch.zeros(2, pairs)
+        size = min(CHUNK, pairs)
+        zeros = bytes(6 * size)
+        bits = bytearray(len(zeros) + _BLOCK)
+        words, halves = _view(bits, torch.int32, size, 0), _view(bits, torch.int16, size, 4 * size)
+        radius, angle, turned = torch.empty(3, size).unbind()
+        least = torch.full((size,), 2.0**-64)
+        for cosines, sines in torch.split(total, CHUNK, 1):
+            if len(cosines) < size:
+                size = len(cosines)
+                words, halves, radius, angle, turned, least = (v[:size] for v in (words, halves, radius, angle, turned, least))
             for _ in range(DRAWS):
                 self._stream.update_into(zeros, bits)
-                radius.copy_(words[0, :size])
-                radius.mul_(radius).mul_(2.0**-62).add_(2.0**-64).log_().neg_().sqrt_()
-                angle.copy_(words[1, :size]).mul_(math.pi * 2.0**-31)
+                radius.copy_(words)
+                torch.addcmul(least, radius, radius, value=2.0**-62, out=radius)
+                radius.log_().neg_().sqrt_()
+                angle.copy_(halves).mul_(math.pi * 2.0**-15)
                 cosines.addcmul_(radius, torch.cos(angle, out=turned))
                 sines.addcmul_(radius, angle.sin_())
         return total.view(-1)[:count].mul_(std / math.sqrt(DRAWS))
+
+
+def _view(bits: bytearray, dtype: torch.dtype, count: int, offset: int) -> Tensor:
+    return torch.frombuffer(bits, dtype=dtype, count=count, offset=offset) if count else torch.empty(0, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -73,19 +86,16 @@ class PoissonSampling:
     Attributes:
         examples: n, the size of the device's data.
         rate: q in (0, 1].
+        expected_batch: the fixed divisor of every noisy sum, about q n. A batch's own size would reveal who is in it.
     """
 
     examples: int
     rate: float
+    expected_batch: float
 
     def __post_init__(self) -> None:
-        if self.examples < 1 or not 0 < self.rate <= 1:
+        if self.examples < 1 or not 0 < self.rate <= 1 or not self.expected_batch > 0:
             raise ConfigError(f"Poisson sampling needs examples and a rate in (0, 1], not {self.examples} and {self.rate}.")
-
-    @property
-    def expected_batch(self) -> float:
-        """q n, the fixed divisor of every noisy sum; a batch's own size would reveal who is in it."""
-        return self.rate * self.examples
 
     def batches(self, steps: int, random: SecureRandom) -> Iterator[NDArray[np.int64]]:
         """`steps` batches as rows of the data, in ascending order; a batch may be empty."""

@@ -55,11 +55,17 @@ def norm(update: Arrays) -> float:
 
 
 def test_steps_and_rate_follow_from_the_number_of_faces() -> None:
-    plan = make_plan(TrainConfig(batch_size=32, local_epochs=2), 1000, 1, 10)
-    assert plan.sampling.rate == pytest.approx(0.032)
-    assert plan.steps == 63
+    plan = make_plan(TrainConfig(batch_size=32, local_epochs=2), 896, 1, 10)
+    assert plan.sampling.rate == pytest.approx(1 / 28)
+    assert plan.steps == 56
     assert make_plan(TrainConfig(batch_size=32, local_epochs=1), 320, 1, 10).steps == 10
     assert make_plan(TrainConfig(batch_size=32, local_steps=5), 1000, 1, 10).steps == 5
+
+
+def test_the_exact_number_of_faces_changes_nothing_that_a_server_could_measure() -> None:
+    plans = [make_plan(TrainConfig(batch_size=64), n, 1, 10) for n in (896, 950, 1000, 1023)]
+    assert len({(p.steps, p.sampling.rate, p.sampling.expected_batch, p.learning_rate) for p in plans}) == 1
+    assert [p.sampling.examples for p in plans] == [896, 950, 1000, 1023]
 
 
 def test_a_device_with_fewer_faces_than_a_batch_takes_all_of_them() -> None:
@@ -136,7 +142,7 @@ def test_a_private_run_takes_as_many_steps_as_were_debited() -> None:
         model, read_parameters(model), data, make_plan(config, 40, 1, 1), config, Preprocessing(),
         privacy=PrivacyConfig(), release=Release(1.0, 0.2, 3), random=Counting(), seed=0,
     )  # fmt: skip
-    assert drawn == [40, 40, 40]
+    assert drawn.count(40) == 3
 
 
 def test_shuffled_batches_use_every_face_once_per_pass() -> None:
@@ -144,3 +150,17 @@ def test_shuffled_batches_use_every_face_once_per_pass() -> None:
     assert sorted(np.concatenate(batches[:2])) == list(range(10))
     assert sorted(np.concatenate(batches[2:])) == list(range(10))
     assert [len(b) for b in shuffled_batches(3, 8, 2, seed=1)] == [3, 3]
+
+
+def test_warps_are_secret_under_privacy(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def watch(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        seeds.append(generator.initial_seed())
+        return inputs
+
+    monkeypatch.setattr("fl_client.train.augment", watch)
+    for release in (None, None, Release(1.0, 1.0, 1), Release(1.0, 1.0, 1)):
+        train(TrainConfig(batch_size=64, local_steps=1), release)
+    assert seeds[:2] == [3, 3]
+    assert len(set(seeds)) == 3

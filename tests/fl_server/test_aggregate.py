@@ -57,7 +57,7 @@ def test_a_bad_update_is_refused_and_leaves_the_sum_as_it_was(value: float) -> N
 def test_the_norm_is_over_all_parameters_together() -> None:
     tight = RunningMean(UpdateShape(SHAPE.shapes, max_norm=3.0))
     assert tight.add(split(np.full(10, 0.9))) == pytest.approx(0.9 * 10**0.5)
-    with pytest.raises(ReplyError, match="norm is 3.16; at most 3"):
+    with pytest.raises(ReplyError, match=r"norm is 3\.16; at most 3"):
         tight.add(split(np.ones(10)))
 
 

@@ -1,7 +1,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from common.config import RunConfig, make_config
 from common.errors import RunError
 from common.messages import Arrays, TrainReply, decode_request, encode_reply
 from fl_server.checkpoint import Checkpoint
-from fl_server.rounds import CHECKPOINT, METRICS, Observers, Rounds, expected_participations
+from fl_server.rounds import CHECKPOINT, METRICS, Accepted, Observers, Rounds, expected_participations
 from tests.fl_server.grids import Answer, ScriptedGrid
 
 HEAD = {"classifier.1.weight": (7, 1280), "classifier.1.bias": (7,)}
@@ -103,6 +103,17 @@ def pickled() -> dict[str, Array]:
     return honest
 
 
+def raw(data: bytes) -> dict[str, Array]:
+    honest = {name: Array(value) for name, value in filled().items()}
+    honest["classifier.1.bias"] = Array(dtype="float32", shape=(7,), stype="numpy.ndarray", data=data)
+    return honest
+
+
+def header(shape: str, body: bytes = b"") -> bytes:
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
 def said(**fields: object) -> Callable[[RecordDict], RecordDict]:
     def change(content: RecordDict) -> RecordDict:
         known = json.loads(str(content["reply"]["json"]))
@@ -128,6 +139,12 @@ BAD = {
     "wrong shape": with_update(filled() | {"classifier.1.bias": np.zeros((7, 1), np.float32)}),
     "lying shape": with_update(lying_shape()),
     "pickle": with_update(pickled()),
+    "zip": with_update(raw(b"PK\x03\x04" + bytes(40))),
+    "huge header": with_update(raw(header(f"({2**42},)", bytes(28)))),
+    "absurd header": with_update(raw(header(f"({10**40},)", bytes(28)))),
+    "cut header": with_update(raw(header("(7")[:40])),
+    "short": with_update(raw(header("(7,)", bytes(20)))),
+    "empty": with_update(raw(b"")),
     "another round": said(round=99),
     "another run": said(run="other"),
     "unknown field": said(examples=100),
@@ -262,6 +279,12 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: bytes) -> 
 
 def test_replies_are_dropped_one_by_one_so_memory_does_not_grow_with_the_cohort(tmp_path: Path) -> None:
     alive: list[int] = []
+    pulls: list[int] = []
+
+    class OneByOne(ScriptedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            pulls.append(len(list(message_ids)))
+            return super().pull_messages(message_ids)
 
     class Counted(dict[str, Any]):
         def __del__(self) -> None:
@@ -281,5 +304,26 @@ def test_replies_are_dropped_one_by_one_so_memory_does_not_grow_with_the_cohort(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "decode_reply", counting)
-        run(tmp_path, {number: moved_by(0.1) for number in range(30)}, config(rounds=1))
+        grid = OneByOne({number: moved_by(0.1) for number in range(30)})
+        Rounds(config(rounds=1), "run-1", tmp_path, poll=0.001).execute(grid)
     assert most <= 2
+    assert set(pulls) == {1}
+
+
+def test_a_model_kept_and_not_published_before_a_crash_is_published_on_resuming(tmp_path: Path) -> None:
+    nodes = {1: moved_by(0.1), 2: moved_by(0.1)}
+    public: list[int] = []
+
+    def crash(accepted: Accepted) -> None:
+        if accepted.round == 2:
+            raise KeyboardInterrupt
+        public.append(accepted.round)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, nodes, observers=Observers(publish=crash))
+    assert public == [0, 1]
+    observers = Observers(publish=lambda accepted: public.append(accepted.round), published=lambda: public[-1])
+    run(tmp_path, nodes, observers=observers)
+    assert public == [0, 1, 2, 3]
+    run(tmp_path, nodes, observers=observers)
+    assert public == [0, 1, 2, 3]

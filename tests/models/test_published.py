@@ -311,6 +311,14 @@ def test_the_first_key_of_a_registry_is_kept_and_another_one_refused(registry: P
     assert open_published(registry, state=state).fingerprint == OTHER_KEY.public.fingerprint
 
 
+def test_naming_a_key_explicitly_replaces_the_one_met_before(registry: Path, state: Path) -> None:
+    open_published(registry, state=state)
+    shutil.rmtree(registry)
+    publish(registry, 1, key=OTHER_KEY)
+    assert open_published(registry, OTHER_KEY.public, state=state).manifest.sequence == 1
+    assert open_published(registry, state=state).fingerprint == OTHER_KEY.public.fingerprint
+
+
 def test_an_exchanged_key_file_is_noticed_before_anything_else_is_read(registry: Path, state: Path) -> None:
     open_published(registry, state=state)
     (registry / "publisher.pub").write_bytes(OTHER_KEY.public.pem())

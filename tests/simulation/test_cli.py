@@ -37,11 +37,13 @@ def test_help_lists_every_command_and_names_the_defaults() -> None:
         (["run", "--clients", "1"], 2, "min_replies 2 is more than the 1 clients"),
         (["run", "--clients", "900", "--drawn", "1000"], 3, "1000 faces"),
         (["run", "--model", "resnet50"], 6, "There is no model 'resnet50'"),
-        (["run", "--strategy", "fedprox"], 2, "give --mu"),
-        (["run", "--mu", "0.1"], 2, "belongs to --strategy fedprox"),
+        (["run", "--strategy", "fedprox"], 2, "set train.proximal_mu (--mu)"),
+        (["run", "--mu", "0.1"], 2, "belongs to the strategy fedprox"),
         (["run", "--config", "nowhere.toml"], 2, "cannot be read"),
         (["run", "--resume", "nowhere"], 8, "is not a run folder"),
         (["run", "--resume", "x", "--epsilon", "3"], 2, "--resume goes on with the run's own settings"),
+        (["run", "--seed", "99999999999999999999"], 2, "seed is wrong"),
+        (["run", "--config", "scalar.toml", "--epsilon", "4"], 2, "privacy is wrong"),
         (["run", "--workers", "0"], 2, "--workers must be at least 1"),
         (["run", "--init", "nowhere"], 5, "Nothing is published"),
         (["compare", "nowhere"], 8, "has not finished"),
@@ -51,8 +53,10 @@ def test_help_lists_every_command_and_names_the_defaults() -> None:
 def test_bad_input_is_one_sentence_with_its_exit_code_and_no_traceback(
     tmp_path: Path, words: list[str], code: int, sentence: str
 ) -> None:
+    (tmp_path / "scalar.toml").write_text("privacy = 3\n")
     done = fl_sim(*words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
+    assert not (tmp_path / "runs").exists(), "a run that cannot start leaves no folder that is in the way"
     assert sentence in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1

@@ -12,16 +12,19 @@ import cv2
 import numpy as np
 import pytest
 
-from common.config import RunConfig, make_config
+from common.config import PrivacyConfig, RunConfig, make_config
 from common.errors import ConfigError, RunError
 from common.identity import PublicKey
 from common.privacy.ledger import Ledger
 from fl_server.checkpoint import Checkpoint
 from fl_server.hub import check_registry
+from fl_server.publisher import privacy_statement
 from fl_server.rounds import CHECKPOINT
+from models.manifest import PrivacyStatement
 from models.published import PUBLISHER, open_published
 from simulation.cli import perform
 from simulation.population import make_population
+from simulation.report import read_metrics
 from simulation.run import REGISTRY, Engine, RunFolder, run_simulation
 
 ROOT = Path(__file__).parents[2]
@@ -145,11 +148,42 @@ def test_starting_from_a_published_model_starts_from_its_weights_and_says_so(fin
     assert any(earlier.manifest.version in words for words in last.manifest.privacy.non_private)
 
 
+def test_what_a_run_starts_from_counts_in_its_promise(finished: Path, tmp_path: Path) -> None:
+    """Epsilons add up, and weights without a promise leave none."""
+    earlier = open_published(finished / REGISTRY, trust=finished / REGISTRY / PUBLISHER).manifest
+    assert privacy_statement(PrivacyConfig(epsilon=2.0), True, earlier).epsilon == pytest.approx(10.0)
+    assert privacy_statement(PrivacyConfig(epsilon=2.0), False, earlier).epsilon == pytest.approx(8.0)
+    assert privacy_statement(PrivacyConfig(epsilon=2.0), True, earlier).delta == pytest.approx(2e-5)
+    spoilt = earlier.model_copy(update={"privacy": PrivacyStatement.absent("training without noise")})
+    statement = privacy_statement(PrivacyConfig(epsilon=2.0), True, spoilt)
+    assert not statement.private
+    assert "training without noise" in statement.non_private
+
+
+@pytest.mark.parametrize("content", ["3", "{}", '{"run":"x"}', "not json"])
+def test_a_damaged_run_folder_is_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises((RunError, ConfigError)):
+        RunFolder(tmp_path).config  # noqa: B018
+
+
+def test_damaged_metrics_are_one_sentence_and_resuming_writes_them_anew(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", config(server={"rounds": 1}), datetime.now(UTC))
+    run_simulation(folder, Engine())
+    metrics = folder.path / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-20])
+    with pytest.raises(RunError, match="is damaged"):
+        read_metrics(folder.path)
+    run_simulation(folder, Engine())
+    assert metrics.read_bytes() == whole
+
+
 def test_starting_from_another_architecture_is_one_sentence(finished: Path, tmp_path: Path) -> None:
     other = config(init=str(finished / REGISTRY), model={"name": "mobilenet_v2_050"})
-    folder = RunFolder.create(tmp_path / "next", other, datetime.now(UTC))
     with pytest.raises(ConfigError, match="Make them equal"):
-        run_simulation(folder, Engine())
+        RunFolder.create(tmp_path / "next", other, datetime.now(UTC))
+    assert not (tmp_path / "next").exists()
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(finished: Path) -> None:

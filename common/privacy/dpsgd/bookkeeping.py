@@ -1,7 +1,7 @@
 """DP-SGD steps by book-keeping: one forward, one backward, no per-example gradient of a large layer. `fl_client.train` drives it.
 
 After Bu et al. 2023, "Differentially private optimization on large model at small cost": norms come out of backward itself, and
-the clipped sum is added onto a buffer that already holds the noise. Same result as `OpacusGradients`, at the cost of plain SGD.
+the clipped sum is added onto a buffer that already holds the noise. Same numbers as `OpacusGradients`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ModelError
-from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.books import OTHER_ENGINE, Books
 from common.privacy.dpsgd.layers import bookkeeping_forward
 from common.privacy.mechanisms import SecureRandom
 
@@ -37,15 +37,16 @@ class BookkeepingGradients:
     ) -> None:
         self._model = model
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._sizes = [p.numel() for p in self._parameters]
         self._clipping_norm = clipping_norm
         self._std = noise_multiplier * clipping_norm / expected_batch
         self._divisor = expected_batch
         self._random = random
         self._books = Books()
         forwards = {layer: bookkeeping_forward(name, layer, self._books) for name, layer in _trainable_layers(model)}
-        self._layers = list(forwards)
         for layer, forward in forwards.items():
             layer.forward = forward
+        self._layers = list(forwards)
 
     def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Set `grad` of every trainable parameter to the noisy mean over the batch; an empty batch gives noise alone.
@@ -56,18 +57,16 @@ class BookkeepingGradients:
             loss: maps logits and targets to the *sum* of the examples' losses.
 
         Raises:
-            ModelError: a layer runs twice, or a parameter is used outside its own layer.
+            ModelError: a layer runs twice or on another number of rows than B, a parameter is used outside its own layer, or
+                the engine is closed. No gradient is set then.
         """
+        if not self._layers:
+            raise ModelError("This engine is closed; make a new one for the model.")
         for p in self._parameters:
             p.grad = None
-        size = sum(p.numel() for p in self._parameters)
-        noisy = self._random.normal(size, self._std) if self._std else torch.zeros(size)
-        sums = {
-            p: part.view(p.shape)
-            for p, part in zip(self._parameters, noisy.split([p.numel() for p in self._parameters]), strict=True)
-        }
+        sums = self._noise()
         if len(inputs):
-            self._books.start()
+            self._books.start(len(inputs))
             try:
                 loss(self._model(inputs), targets).backward()  # type: ignore[no-untyped-call]
                 self._refuse_stray_gradients()
@@ -85,13 +84,19 @@ class BookkeepingGradients:
             layer.__dict__.pop("forward", None)
         self._layers = []
 
+    def _noise(self) -> dict[nn.Parameter, Tensor]:
+        """Gaussian noise of standard deviation sigma C / (q n), one draw over all parameters, as views of their shapes."""
+        count = sum(self._sizes)
+        noise = self._random.normal(count, self._std) if self._std else torch.zeros(count)
+        parts = noise.to(self._parameters[0]).split_with_sizes(self._sizes)
+        return {p: part.view(p.shape) for p, part in zip(self._parameters, parts, strict=True)}
+
     def _refuse_stray_gradients(self) -> None:
-        stray = [name for name, p in self._model.named_parameters() if p.grad is not None and p.requires_grad]
+        """Recorded layers set no `grad`: whatever has one was not clipped."""
+        stray = [name for name, p in self._model.named_parameters() if p.requires_grad and p.grad is not None]
         if stray:
             self._model.zero_grad()
-            raise ModelError(
-                f"Parameter {stray[0]} is used outside its own layer, which the bookkeeping engine cannot clip. Use the Opacus engine."
-            )
+            raise ModelError(f"Parameter {stray[0]} is used outside its own layer, which bookkeeping cannot clip. {OTHER_ENGINE}")
 
 
 def _trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -103,11 +108,13 @@ def _trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
         for p in own:
             if p in owners:
                 raise ModelError(
-                    f"Layers {owners[p]} and {name} share a parameter, which the bookkeeping engine cannot clip. Use the Opacus engine."
+                    f"Layers {owners[p]} and {name} share a parameter, which bookkeeping cannot clip. {OTHER_ENGINE}"
                 )
             owners[p] = name
         if own:
             if "forward" in layer.__dict__:
-                raise ModelError(f"Layer {name} already runs a forward of another engine; close that engine first.")
+                raise ModelError(f"Layer {name} already runs the forward of another engine; close that engine first.")
             layers.append((name, layer))
+    if not layers:
+        raise ModelError("No parameter of the model is trainable; choose another subset.")
     return layers

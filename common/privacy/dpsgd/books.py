@@ -17,10 +17,12 @@ SMALL = 4096
 NORM_FLOOR = 1e-6
 """Added to every norm before dividing, as Opacus does: a zero gradient gets a finite factor."""
 
+OTHER_ENGINE = "Use the Opacus engine."
 
-@dataclass
+
+@dataclass(frozen=True)
 class _Outer:
-    """A weight whose per-example gradient is grads^T rows and is never formed."""
+    """A weight whose per-example gradient is grads^T rows and is never formed; shapes as in `Books.outer`."""
 
     weight: nn.Parameter
     rows: Tensor
@@ -33,19 +35,21 @@ class Books:
 
     Attributes:
         open: a batch is being computed; layers record nothing otherwise.
+        examples: N, the size of that batch.
     """
 
     open: bool = False
+    examples: int = 0
     _squares: list[Tensor] = field(default_factory=list)
     _outer: list[_Outer] = field(default_factory=list)
     _formed: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
     _small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
-    def start(self) -> None:
+    def start(self, examples: int) -> None:
         """Forget the last batch and take entries for a new one."""
         self.close()
-        self.open = True
+        self.open, self.examples = True, examples
 
     def close(self) -> None:
         """Forget everything and take no entries."""
@@ -60,13 +64,16 @@ class Books:
             ModelError: it has run before on this batch: its two gradients would have to be added before their norm is taken.
         """
         if layer in self._seen:
-            raise ModelError(
-                f"Layer {layer} is used twice in one pass, which the bookkeeping engine cannot clip. Use the Opacus engine."
-            )
+            raise ModelError(f"Layer {layer} is used twice in one pass, which bookkeeping cannot clip. {OTHER_ENGINE}")
         self._seen.add(layer)
 
     def formed(self, parameter: nn.Parameter, gradients: Tensor) -> None:
-        """Enter per-example gradients (N, *parameter.shape), or any shape that flattens to them."""
+        """Enter per-example gradients (N, *parameter.shape), or any shape that flattens to them.
+
+        Raises:
+            ModelError: their number is not the batch's size.
+        """
+        self._check(gradients)
         flat = gradients.reshape(len(gradients), -1)
         if flat.shape[1] <= SMALL:
             self._small.append((parameter, flat))
@@ -81,9 +88,13 @@ class Books:
         Li et al. 2022), or that of the formed gradient where forming it costs less.
 
         Args:
-            rows: (N, T, in) the layer's input, place by place.
+            rows: (N, T, in) what the layer saw, place by place.
             grads: (N, T, out) gradient of the loss by the layer's output.
+
+        Raises:
+            ModelError: N is not the batch's size.
         """
+        self._check(rows)
         places, into, out = rows.shape[1], rows.shape[2], grads.shape[2]
         if places == 1:
             norms = torch.linalg.vector_norm(rows, dim=(1, 2)).mul_(torch.linalg.vector_norm(grads, dim=(1, 2)))
@@ -102,7 +113,7 @@ class Books:
         An example whose gradient has a NaN or an infinity anywhere adds nothing.
 
         Args:
-            sums: per parameter a tensor of its shape, contiguous; changed in place.
+            sums: per parameter a contiguous tensor of its shape; changed in place.
         """
         small = torch.cat([gradients for _, gradients in self._small], 1) if self._small else None
         squares = list(self._squares)
@@ -111,12 +122,13 @@ class Books:
         if squares:
             square = torch.stack(squares).sum(0)
             factors = (clipping_norm / (square.sqrt() + NORM_FLOOR)).clamp_(max=1.0).mul_(scale)
-            kept = square.isfinite()
-            rows = None if bool(kept.all()) else kept.nonzero()[:, 0]
-            self._add(sums, small, factors, rows)
+            finite = square.isfinite()
+            self._add(sums, small, factors, None if bool(finite.all()) else finite.nonzero()[:, 0])
         self.close()
 
     def _add(self, sums: Mapping[nn.Parameter, Tensor], small: Tensor | None, factors: Tensor, kept: Tensor | None) -> None:
+        """`kept` are the finite examples. The others must leave the products: zero times NaN is NaN."""
+
         def select(entries: Tensor) -> Tensor:
             return entries if kept is None else entries[kept]
 
@@ -127,6 +139,13 @@ class Books:
         for parameter, gradients in self._formed:
             sums[parameter].view(-1).addmv_(select(gradients).t(), factors)
         if small is not None:
-            parts = torch.mv(select(small).t(), factors).split([gradients.shape[1] for _, gradients in self._small])
+            parts = torch.mv(select(small).t(), factors).split_with_sizes([g.shape[1] for _, g in self._small])
             for (parameter, _), part in zip(self._small, parts, strict=True):
                 sums[parameter].add_(part.view_as(parameter))
+
+    def _check(self, entries: Tensor) -> None:
+        if len(entries) != self.examples:
+            raise ModelError(
+                f"A layer saw {len(entries)} rows for {self.examples} examples, so bookkeeping cannot tell the examples apart. "
+                "Keep the batch as the first dimension of every layer's input."
+            )

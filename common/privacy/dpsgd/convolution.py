@@ -1,4 +1,4 @@
-"""Depthwise and dense convolutions that enter per-example gradients into the books. `common.privacy.dpsgd.layers` uses them."""
+"""Convolutions that enter per-example gradients into the books. `common.privacy.dpsgd.layers` uses them."""
 
 from itertools import product
 from typing import Any
@@ -12,57 +12,75 @@ from common.privacy.dpsgd.books import Books
 GATHERED = 400_000
 """Input values that one call of the depthwise weight gradient takes: fewer waste calls, more fall out of the cache."""
 
+Padding = tuple[int, int]
+
 
 class RecordedConvolution(torch.autograd.Function):
-    """Depthwise or dense convolution of (N, in, H, W) with zero padding."""
+    """Convolution of (N, in, H, W) with `padding` zeros on either side; the layer gives stride, dilation and groups."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, books: Books) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, padding: Padding, books: Books
+    ) -> Tensor:
         ctx.save_for_backward(inputs)
-        ctx.layer, ctx.books = layer, books
-        return F.conv2d(inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        ctx.layer, ctx.padding, ctx.books = layer, padding, books
+        return F.conv2d(inputs, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inputs,), layer, books = ctx.saved_tensors, ctx.layer, ctx.books
+        (inputs,), layer, padding, books = ctx.saved_tensors, ctx.layer, ctx.padding, ctx.books
         grads = gradients[0].contiguous(memory_format=torch.channels_last)
         if layer.bias is not None and layer.bias.requires_grad:
             books.formed(layer.bias, grads.sum((2, 3)))
         if layer.weight.requires_grad:
             if layer.groups == 1:
-                rows, columns = _patches(layer, inputs, grads), grads.permute(0, 2, 3, 1).flatten(1, 2)
-                books.outer(layer.weight, rows, columns)
-            elif layer.kernel_size == (3, 3):
-                books.formed(layer.weight, _depthwise_gathered(layer, inputs, grads))
+                patches = _patches(layer, padding, inputs, grads).flatten(1, 2).transpose(1, 2)
+                books.outer(layer.weight, patches, grads.permute(0, 2, 3, 1).flatten(1, 2))
             else:
-                books.formed(layer.weight, _depthwise_folded(layer, inputs, grads))
-        back = _convolution_backward(grads, inputs, layer.weight, layer, layer.groups, 0) if ctx.needs_input_grad[0] else None
-        return back, None, None, None, None
+                books.formed(layer.weight, _grouped_gradients(layer, padding, inputs, grads))
+        back = None
+        if ctx.needs_input_grad[0]:
+            back = _convolution_backward(layer, padding, grads, inputs, layer.weight, layer.groups, 0)
+        return back, None, None, None, None, None
 
 
-def _convolution_backward(grads: Tensor, inputs: Tensor, weight: Tensor, layer: nn.Conv2d, groups: int, which: int) -> Tensor:
+def _convolution_backward(
+    layer: nn.Conv2d, padding: Padding, grads: Tensor, inputs: Tensor, weight: Tensor, groups: int, which: int
+) -> Tensor:
     """The gradient by the input (`which` 0) or by the weight (1)."""
     back: Tensor = torch.ops.aten.convolution_backward(
-        grads, inputs, weight, None, layer.stride, layer.padding, layer.dilation, False, [0, 0], groups,
+        grads, inputs, weight, None, layer.stride, padding, layer.dilation, False, [0, 0], groups,
         [which == 0, which == 1, False],
     )[which]  # fmt: skip
     return back
 
 
-def _patches(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
-    """(N, T, in * kh * kw): what the kernel sees at each of the T places, in the weight's order. Copies of whole rows: `unfold` is slower."""
-    (above, left), (down, right), (tall, wide) = layer.padding, layer.stride, layer.dilation
-    height, width = (down * (grads.shape[2] - 1) + 1, right * (grads.shape[3] - 1) + 1)
-    padded = F.pad(inputs, (left, left, above, above))
+def _patches(layer: nn.Conv2d, padding: Padding, inputs: Tensor, grads: Tensor) -> Tensor:
+    """(N, in, kh * kw, T): what the kernel sees at each of the T places. Whole rows are copied; `unfold` is slow."""
+    (down, right), (tall, wide) = layer.stride, layer.dilation
+    height, width = down * (grads.shape[2] - 1) + 1, right * (grads.shape[3] - 1) + 1
+    padded = F.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
     taps = [
         padded[:, :, i * tall : i * tall + height : down, j * wide : j * wide + width : right]
         for i, j in product(range(layer.kernel_size[0]), range(layer.kernel_size[1]))
     ]
-    return torch.stack(taps, 2).flatten(3).flatten(1, 2).transpose(1, 2)
+    return torch.stack(taps, 2).flatten(3)
 
 
-def _depthwise_gathered(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
-    """(N, C, 1, kh, kw): the library's own weight gradient, with a few examples at a time side by side as channels."""
+def _grouped_gradients(layer: nn.Conv2d, padding: Padding, inputs: Tensor, grads: Tensor) -> Tensor:
+    """(N, out, in / groups, kh, kw)."""
+    if layer.groups == layer.in_channels == layer.out_channels:
+        way = _depthwise_gathered if layer.kernel_size == (3, 3) else _depthwise_folded
+        return way(layer, padding, inputs, grads)
+    batches = len(inputs) * layer.groups
+    patches = _patches(layer, padding, inputs, grads)
+    places = patches.shape[-1]
+    rows = grads.reshape(batches, -1, places)
+    return torch.bmm(rows, patches.reshape(batches, -1, places).transpose(1, 2)).view(len(inputs), *layer.weight.shape)
+
+
+def _depthwise_gathered(layer: nn.Conv2d, padding: Padding, inputs: Tensor, grads: Tensor) -> Tensor:
+    """The library's own weight gradient, with a few examples at a time side by side as channels."""
     examples, channels, height, width = inputs.shape
     step = max(1, min(examples, GATHERED // (channels * height * width)))
     weight = layer.weight.detach().repeat(step, 1, 1, 1)
@@ -70,7 +88,7 @@ def _depthwise_gathered(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tens
     for start in range(0, examples, step):
         beside, behind = (_side_by_side(values[start : start + step]) for values in (inputs, grads))
         groups = beside.shape[1]
-        found.append(_convolution_backward(behind, beside, weight[:groups], layer, groups, 1))
+        found.append(_convolution_backward(layer, padding, behind, beside, weight[:groups], groups, 1))
     return torch.cat(found).view(examples, *layer.weight.shape)
 
 
@@ -80,8 +98,8 @@ def _side_by_side(values: Tensor) -> Tensor:
     return values.permute(2, 3, 0, 1).reshape(1, height, width, examples * channels).permute(0, 3, 1, 2)
 
 
-def _depthwise_folded(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
-    """(N, C, 1, kh, kw): a depthwise convolution of the inputs with the gradients, the batch folded into the groups.
+def _depthwise_folded(layer: nn.Conv2d, padding: Padding, inputs: Tensor, grads: Tensor) -> Tensor:
+    """A depthwise convolution of the inputs with the gradients, the batch folded into the groups.
 
     Stride and dilation change places. Faster than `_depthwise_gathered` for kernels that the library has no fast gradient for.
     """
@@ -89,7 +107,7 @@ def _depthwise_folded(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor
     folded = F.conv2d(
         inputs.contiguous().view(1, examples * channels, height, width),
         grads.contiguous().view(examples * channels, 1, *grads.shape[2:]),
-        padding=layer.padding,
+        padding=padding,
         stride=layer.dilation,
         dilation=layer.stride,
         groups=examples * channels,

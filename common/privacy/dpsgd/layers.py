@@ -14,7 +14,7 @@ from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
 from common.errors import ModelError
-from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.books import OTHER_ENGINE, Books
 from common.privacy.dpsgd.convolution import RecordedConvolution
 from common.privacy.dpsgd.normalisation import RecordedGroupNorm
 
@@ -33,9 +33,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (inputs,), weight = ctx.saved_tensors, ctx.weight
-        grads = gradients[0].contiguous()
-        _enter_linear(ctx.books, weight, ctx.bias, _places(inputs), _places(grads))
-        return grads @ weight if ctx.needs_input_grad[0] else None, None, None, None
+        _enter_linear(ctx.books, weight, ctx.bias, _places(inputs), _places(gradients[0]))
+        return gradients[0] @ weight if ctx.needs_input_grad[0] else None, None, None, None
 
 
 class _Pointwise(torch.autograd.Function):
@@ -44,7 +43,7 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: nn.Parameter, bias: nn.Parameter | None, books: Books) -> Tensor:
         examples, channels, height, width = inputs.shape
-        rows = inputs.permute(0, 2, 3, 1).reshape(examples, height * width, channels)
+        rows = _places(inputs.permute(0, 2, 3, 1))
         ctx.save_for_backward(rows)
         ctx.weight, ctx.bias, ctx.books, ctx.size = weight, bias, books, (height, width)
         outputs = F.linear(rows.view(-1, channels), weight.view(-1, channels), bias)
@@ -54,7 +53,7 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (rows,), weight = ctx.saved_tensors, ctx.weight
         examples, places, channels = rows.shape
-        grads = gradients[0].permute(0, 2, 3, 1).reshape(examples, places, -1)
+        grads = _places(gradients[0].permute(0, 2, 3, 1))
         _enter_linear(ctx.books, weight, ctx.bias, rows, grads)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
@@ -63,8 +62,8 @@ class _Pointwise(torch.autograd.Function):
 
 
 def _places(values: Tensor) -> Tensor:
-    """(N, ..., C) -> (N, T, C)."""
-    return values.reshape(len(values), -1, values.shape[-1])
+    """(N, ..., C) -> (N, T, C), contiguous."""
+    return values.reshape(len(values), -1, values.shape[-1]).contiguous()
 
 
 def _enter_linear(books: Books, weight: nn.Parameter, bias: nn.Parameter | None, rows: Tensor, grads: Tensor) -> None:
@@ -78,40 +77,54 @@ def _linear(layer: nn.Linear, books: Books) -> Forward:
     return lambda inputs: _apply(_Linear, inputs, layer.weight, layer.bias, books)
 
 
-def _convolution(layer: nn.Conv2d, books: Books) -> Forward | None:
-    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        return None
-    if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1:
+def _convolution(layer: nn.Conv2d, books: Books) -> Forward:
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        margins = layer._reversed_padding_repeated_twice
+        return lambda inputs: _apply(
+            RecordedConvolution, F.pad(inputs, margins, mode=mode), layer.weight, layer.bias, layer, (0, 0), books
+        )
+    padding = (int(layer.padding[0]), int(layer.padding[1]))
+    if layer.kernel_size == layer.stride == (1, 1) and padding == (0, 0) and layer.groups == 1:
         return lambda inputs: _apply(_Pointwise, inputs, layer.weight, layer.bias, books)
-    if layer.groups == 1 or layer.groups == layer.in_channels == layer.out_channels:
-        return lambda inputs: _apply(RecordedConvolution, inputs, layer.weight, layer.bias, layer, books)
-    return None
+    return lambda inputs: _apply(RecordedConvolution, inputs, layer.weight, layer.bias, layer, padding, books)
 
 
-def _group_norm(layer: nn.GroupNorm, books: Books) -> Forward | None:
-    return lambda inputs: _apply(RecordedGroupNorm, inputs, layer.weight, layer.bias, layer, books)
+def _group_norm(layer: nn.GroupNorm, books: Books) -> Forward:
+    def forward(inputs: Tensor) -> Tensor:
+        shape = inputs.shape
+        flat = inputs if inputs.ndim == 4 else inputs.reshape(*shape[:2], -1, 1)
+        outputs = _apply(RecordedGroupNorm, flat, layer.weight, layer.bias, layer, books)
+        return outputs if inputs.ndim == 4 else outputs.reshape(shape)
+
+    return forward
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
-    outputs: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    outputs: Tensor = function.apply(*arguments)
     return outputs
 
 
 def _sampled(layer: nn.Module, books: Books) -> Forward:
-    """Any layer of one input and one output that Opacus has a sampler for: its per-example gradients are formed."""
+    """Any layer of one input and one output that Opacus has a sampler for: its per-example gradients are formed.
+
+    Opacus's samplers take contiguous tensors for granted.
+    """
     sampler = GradSampleHooks.GRAD_SAMPLERS[type(layer)]
 
     def forward(inputs: Tensor) -> Tensor:
         twin = copy.copy(layer)
         twin.__dict__.pop("forward", None)
-        twin._parameters = {name: p if p is None else p.detach() for name, p in layer._parameters.items()}  # type: ignore[misc]
+        twin._parameters = {
+            name: p if p is None else nn.Parameter(p, requires_grad=False) for name, p in layer._parameters.items()
+        }
         outputs: Tensor = twin(inputs)
         if not outputs.requires_grad:
             outputs.requires_grad_(True)
-        seen = inputs.detach()
+        seen = inputs.detach().contiguous()
 
         def enter(grads: Tensor) -> None:
-            for parameter, gradients in sampler(layer, [seen], grads).items():
+            for parameter, gradients in sampler(layer, [seen], grads.contiguous()).items():
                 books.formed(parameter, gradients)
 
         outputs.register_hook(enter)  # type: ignore[no-untyped-call]
@@ -120,12 +133,12 @@ def _sampled(layer: nn.Module, books: Books) -> Forward:
     return forward
 
 
-LAYERS: dict[type[nn.Module], Callable[[Any, Books], Forward | None]] = {
+LAYERS: dict[type[nn.Module], Callable[[Any, Books], Forward]] = {
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.GroupNorm: _group_norm,
 }
-"""By exact type, the maker of a layer's forward; None where this one's settings are not covered."""
+"""By exact type, the maker of a layer's forward."""
 
 
 def bookkeeping_forward(name: str, layer: nn.Module, books: Books) -> Forward:
@@ -136,23 +149,19 @@ def bookkeeping_forward(name: str, layer: nn.Module, books: Books) -> Forward:
     Raises:
         ModelError: neither this module nor Opacus knows the layer's per-example gradients.
     """
-    maker = LAYERS.get(type(layer))
-    recorded = maker(layer, books) if maker else None
-    if recorded is None:
-        if type(layer) not in GradSampleHooks.GRAD_SAMPLERS:
-            raise ModelError(
-                f"The bookkeeping engine has no per-example gradients for layer {name or 'of the model'} "
-                f"({type(layer).__name__}). Use the Opacus engine, freeze the layer or replace it."
-            )
-        recorded = _sampled(layer, books)
-    own = type(layer).forward
-    keep = recorded
+    maker = LAYERS.get(type(layer), _sampled)
+    if maker is _sampled and type(layer) not in GradSampleHooks.GRAD_SAMPLERS:
+        raise ModelError(
+            f"There are no per-example gradients for layer {name or 'of the model'} ({type(layer).__name__}) in bookkeeping. "
+            f"Freeze the layer or replace it. {OTHER_ENGINE}"
+        )
+    own, recorded = type(layer).forward, maker(layer, books)
 
     def forward(inputs: Tensor) -> Tensor:
         if not books.open:
             outputs: Tensor = own(layer, inputs)
             return outputs
         books.enter(name)
-        return keep(inputs)
+        return recorded(inputs)
 
     return forward

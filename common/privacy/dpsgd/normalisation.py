@@ -7,18 +7,22 @@ from torch import Tensor, nn
 
 from common.privacy.dpsgd.books import Books
 
-CACHED = 131_072
-"""Products that are formed at a time before they are summed, so that they stay in the cache."""
+LARGE = 49_152
+"""Values of one example from which the library's backward runs example by example: it then gives the scale's gradient
+for nothing, and finds its inputs in the cache. Below, the calls would cost more."""
 
 
 class RecordedGroupNorm(torch.autograd.Function):
-    """GroupNorm of (N, C, ...)."""
+    """GroupNorm of (N, C, H, W)."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.GroupNorm, books: Books) -> Tensor:
-        examples, channels = inputs.shape[:2]
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, layer: nn.GroupNorm, books: Books
+    ) -> Tensor:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        examples, channels, height, width = inputs.shape
         outputs, mean, deviation = torch.native_group_norm(
-            inputs, weight, bias, examples, channels, _pixels(inputs), layer.num_groups, layer.eps
+            inputs, weight, bias, examples, channels, height * width, layer.num_groups, layer.eps
         )
         ctx.save_for_backward(inputs, mean, deviation)
         ctx.layer, ctx.books = layer, books
@@ -26,45 +30,52 @@ class RecordedGroupNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inputs, mean, deviation), layer = ctx.saved_tensors, ctx.layer
-        examples, channels = inputs.shape[:2]
-        (grads,) = gradients
-        if inputs.ndim == 4:
-            inputs, grads = (values.contiguous(memory_format=torch.channels_last) for values in (inputs, grads))
-        rows, columns = _rows(inputs), _rows(grads)
-        shift = columns.sum(1)
+        (inputs, mean, deviation), layer, books = ctx.saved_tensors, ctx.layer, ctx.books
+        grads = gradients[0].contiguous(memory_format=torch.channels_last)
+        back: Tensor | None
+        if inputs[0].numel() >= LARGE and ctx.needs_input_grad[0]:
+            back, scale, shift = _one_by_one(layer, grads, inputs, mean, deviation)
+        else:
+            back, scale, shift = _together(layer, grads, inputs, mean, deviation, ctx.needs_input_grad[0])
         if layer.weight is not None and layer.weight.requires_grad:
-            groups = (examples, layer.num_groups, channels // layer.num_groups)
-            centred = torch.addcmul(_summed_product(columns, rows).view(groups), shift.view(groups), mean.unsqueeze(2), value=-1)
-            ctx.books.formed(layer.weight, centred.mul_(deviation.unsqueeze(2)))
+            books.formed(layer.weight, scale)
         if layer.bias is not None and layer.bias.requires_grad:
-            ctx.books.formed(layer.bias, shift)
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
-        back: Tensor = torch.ops.aten.native_group_norm_backward(
-            grads, inputs, mean, deviation, layer.weight, examples, channels, _pixels(inputs), layer.num_groups,
-            [True, False, False],
-        )[0]  # fmt: skip
+            books.formed(layer.bias, shift)
         return back, None, None, None, None
 
 
-def _pixels(values: Tensor) -> int:
-    return values[0, 0].numel()
+def _one_by_one(
+    layer: nn.GroupNorm, grads: Tensor, inputs: Tensor, mean: Tensor, deviation: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient by the inputs, and by scale and shift per example, (N, C) each."""
+    back = torch.empty_like(inputs)
+    scales, shifts = [], []
+    examples = (values.split_with_sizes([1] * len(inputs)) for values in (back, grads, inputs, mean, deviation))
+    for place, *values in zip(*examples, strict=True):
+        found, scale, shift = _backward(layer, *values, wanted=(True, True, True))
+        place.copy_(found)
+        scales.append(scale)
+        shifts.append(shift)
+    return back, torch.stack(scales), torch.stack(shifts)
 
 
-def _rows(values: Tensor) -> Tensor:
-    """(N, C, ...) -> (N, T, C)."""
-    return values.flatten(2).transpose(1, 2) if values.ndim > 2 else values.unsqueeze(1)
+def _together(
+    layer: nn.GroupNorm, grads: Tensor, inputs: Tensor, mean: Tensor, deviation: Tensor, back: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    shift = grads.sum((2, 3))
+    groups = (len(inputs), layer.num_groups, -1)
+    product = (grads * inputs).sum((2, 3)).reshape(groups)
+    scale = torch.addcmul(product, shift.reshape(groups), mean.unsqueeze(2), value=-1).mul_(deviation.unsqueeze(2))
+    found = _backward(layer, grads, inputs, mean, deviation, wanted=(True, False, False))[0] if back else None
+    return found, scale, shift
 
 
-def _summed_product(left: Tensor, right: Tensor) -> Tensor:
-    """(N, C): the sum over T of the product of two (N, T, C)."""
-    examples, places, channels = left.shape
-    step = min(examples, max(1, CACHED // (places * channels)))
-    space = left.new_empty(step, places, channels)
-    sums = left.new_empty(examples, channels)
-    for start in range(0, examples, step):
-        part = slice(start, min(start + step, examples))
-        product = torch.mul(left[part], right[part], out=space[: part.stop - part.start])
-        torch.sum(product, 1, out=sums[part])
-    return sums
+def _backward(
+    layer: nn.GroupNorm, grads: Tensor, inputs: Tensor, mean: Tensor, deviation: Tensor, *, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by the inputs, and by scale and shift summed over the examples."""
+    examples, channels, height, width = inputs.shape
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_group_norm_backward(
+        grads, inputs, mean, deviation, layer.weight, examples, channels, height * width, layer.num_groups, wanted
+    )
+    return found

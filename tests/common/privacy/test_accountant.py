@@ -79,7 +79,7 @@ def test_history_counts_across_runs_and_rounds() -> None:
 @given(
     rate=st.floats(0.01, 1.0),
     steps=st.integers(1, 300),
-    epsilon=st.floats(0.5, 20.0),
+    epsilon=st.floats(0.5, 500.0),
     earlier=st.sampled_from([[], [Release(8.0, 0.02, 5)]]),
 )
 def test_calibrated_noise_fits_the_budget_and_barely_less_would_not(
@@ -87,8 +87,14 @@ def test_calibrated_noise_fits_the_budget_and_barely_less_would_not(
 ) -> None:
     sigma = calibrate_noise(earlier, rate, steps, epsilon, 1e-5)
     assert spent_epsilon([*earlier, Release(sigma, rate, steps)], 1e-5) <= epsilon
-    if sigma > 0.1:
+    if sigma > 0.101:
         assert spent_epsilon([*earlier, Release(sigma * 0.995, rate, steps)], 1e-5) > epsilon
+
+
+def test_a_budget_between_the_last_steps_of_the_search_is_not_overspent() -> None:
+    for epsilon in (60.0, 82.4, 95.0, 120.0):
+        sigma = calibrate_noise([], 1.0, 1, epsilon, 1e-5)
+        assert spent_epsilon([Release(sigma, 1.0, 1)], 1e-5) <= epsilon
 
 
 def test_prv_calibration_needs_less_noise_for_the_same_epsilon() -> None:

@@ -58,7 +58,7 @@ def test_consecutive_draws_of_one_stream_are_not_alike() -> None:
 
 
 def test_poisson_batches_hold_each_example_independently_at_the_rate() -> None:
-    sampling = PoissonSampling(200, 0.1)
+    sampling = PoissonSampling(200, 0.1, 1.0)
     batches = list(sampling.batches(3000, SecureRandom(KEY)))
     counts = np.bincount(np.concatenate(batches), minlength=200)
     sizes = np.array([len(batch) for batch in batches])
@@ -68,23 +68,19 @@ def test_poisson_batches_hold_each_example_independently_at_the_rate() -> None:
 
 
 def test_poisson_batches_are_not_of_one_size() -> None:
-    sizes = {len(batch) for batch in PoissonSampling(100, 0.3).batches(50, SecureRandom(KEY))}
+    sizes = {len(batch) for batch in PoissonSampling(100, 0.3, 1.0).batches(50, SecureRandom(KEY))}
     assert len(sizes) > 5
 
 
 def test_a_small_rate_gives_empty_batches_too() -> None:
-    assert any(len(batch) == 0 for batch in PoissonSampling(10, 0.05).batches(50, SecureRandom(KEY)))
+    assert any(len(batch) == 0 for batch in PoissonSampling(10, 0.05, 1.0).batches(50, SecureRandom(KEY)))
 
 
 def test_rate_one_takes_everybody_each_time() -> None:
-    assert all(len(batch) == 30 for batch in PoissonSampling(30, 1.0).batches(5, SecureRandom()))
-
-
-def test_the_divisor_is_the_expected_batch_whatever_was_drawn() -> None:
-    assert PoissonSampling(1000, 0.032).expected_batch == pytest.approx(32)
+    assert all(len(batch) == 30 for batch in PoissonSampling(30, 1.0, 1.0).batches(5, SecureRandom()))
 
 
 @pytest.mark.parametrize(("examples", "rate"), [(0, 0.5), (10, 0.0), (10, 1.5)])
 def test_impossible_sampling_is_refused(examples: int, rate: float) -> None:
     with pytest.raises(ConfigError):
-        PoissonSampling(examples, rate)
+        PoissonSampling(examples, rate, 1.0)
