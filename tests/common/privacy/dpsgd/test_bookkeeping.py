@@ -96,8 +96,7 @@ def check_against_opacus(name: str, stem_stride: int, subset: str, count: int, s
 
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
 @pytest.mark.parametrize("subset", SUBSETS)
-@pytest.mark.parametrize("stem_stride", [1, 2])
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize(("name", "stem_stride"), [(LIGHT[0], 1), (LIGHT[1], 2)])
 def test_clipped_sums_are_those_of_opacus(name: str, stem_stride: int, subset: str, count: int) -> None:
     check_against_opacus(name, stem_stride, subset, count, 16)
 
