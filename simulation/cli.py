@@ -1,6 +1,7 @@
 """The command line `fl-sim`: a researcher's whole federation on one machine."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,12 @@ app = command_line(
 )
 
 Help = typer.Option
+DataOption = partial(Help, rich_help_panel="Data")
+PrivacyOption = partial(Help, rich_help_panel="Privacy")
+ModelOption = partial(Help, rich_help_panel="Model")
+RoundsOption = partial(Help, rich_help_panel="Rounds")
+TrainOption = partial(Help, rich_help_panel="Local training")
+RunOption = partial(Help, rich_help_panel="Run")
 Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
 
@@ -43,6 +50,10 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+D = RunConfig()
+"""What the help texts quote."""
+
+
 @app.callback()
 def fl_sim() -> None:
     pass
@@ -50,71 +61,78 @@ def fl_sim() -> None:
 
 @app.command()
 def run(
-    data: Annotated[
-        Path | None, Help(help="fer2013.csv, or a folder of emotions; drawn faces without it.", rich_help_panel="Data")
-    ] = None,
+    data: Annotated[Path | None, DataOption(help="fer2013.csv, or a folder of emotions; drawn faces without it.")] = None,
     labels: Annotated[
         Literal["fer2013", "ferplus"] | None,
-        Help(help="Whose labels a CSV gets: FER2013's 7 classes or FER+'s 8 with soft votes.", rich_help_panel="Data"),
+        DataOption(help="Whose labels a CSV gets: FER2013's 7 classes or FER+'s 8 with soft votes."),
     ] = None,
-    clients: Annotated[int | None, Help(help="Simulated devices [20].", rich_help_panel="Data")] = None,
-    scheme: Annotated[Scheme | None, Help(help="How devices differ [dirichlet].", rich_help_panel="Data")] = None,
+    clients: Annotated[int | None, DataOption(help=f"Simulated devices (default {D.data.clients}).")] = None,
+    scheme: Annotated[Scheme | None, DataOption(help=f"How devices differ (default {D.data.scheme}).")] = None,
     alpha: Annotated[
-        float | None, Help(help="Dirichlet concentration; smaller is more skewed [0.3].", rich_help_panel="Data")
+        float | None,
+        DataOption(help=f"Dirichlet concentration; smaller is more skewed (default {D.data.alpha:g})."),
     ] = None,
-    drawn: Annotated[int | None, Help(help="How many faces to draw without --data [6000].", rich_help_panel="Data")] = None,
+    drawn: Annotated[int | None, DataOption(help=f"How many faces to draw without --data (default {D.data.drawn}).")] = None,
     epsilon: Annotated[
         float | None,
-        Help(help="Record-level budget that no device may exceed, over everything it releases [8].", rich_help_panel="Privacy"),
+        PrivacyOption(
+            help=f"Record-level budget that no device may exceed, over everything it releases (default {D.privacy.epsilon:g})."
+        ),
     ] = None,
     delta: Annotated[
-        float | None, Help(help="Probability with which epsilon may fail [1e-5].", rich_help_panel="Privacy")
+        float | None,
+        PrivacyOption(help=f"Probability with which epsilon may fail (default {D.privacy.delta:g})."),
     ] = None,
-    clip: Annotated[float | None, Help(help="Clipping norm of one face's gradient [1].", rich_help_panel="Privacy")] = None,
-    accountant: Annotated[Literal["rdp", "prv"] | None, Help(help="[rdp]", rich_help_panel="Privacy")] = None,
+    clip: Annotated[
+        float | None,
+        PrivacyOption(help=f"Clipping norm of one face's gradient (default {D.privacy.clipping_norm:g})."),
+    ] = None,
+    accountant: Annotated[
+        Literal["rdp", "prv"] | None,
+        PrivacyOption(help=f"How epsilon is composed (default {D.privacy.accountant})."),
+    ] = None,
     dp_engine: Annotated[
         Literal["bookkeeping", "opacus"] | None,
-        Help(help="Two ways to the same noisy gradients [bookkeeping].", rich_help_panel="Privacy"),
+        PrivacyOption(help=f"Two ways to the same noisy gradients (default {D.privacy.engine})."),
     ] = None,
     non_private: Annotated[
-        bool, Help("--non-private", help="No privacy at all; everything produced is marked so.", rich_help_panel="Privacy")
+        bool, PrivacyOption("--non-private", help="No privacy at all; everything produced is marked so.")
     ] = False,
-    model: Annotated[
-        str | None, Help(help="A variant of models.mobilenet [mobilenet_v3_small].", rich_help_panel="Model")
-    ] = None,
+    model: Annotated[str | None, ModelOption(help=f"A variant of models.mobilenet (default {D.model.name}).")] = None,
     stem_stride: Annotated[
-        int | None, Help(help="1 or 2; 2 is faster and blurs small faces [1].", rich_help_panel="Model")
+        int | None,
+        ModelOption(help=f"1 or 2; 2 is faster and blurs small faces (default {D.model.stem_stride})."),
     ] = None,
     trainable: Annotated[
-        Literal["full", "last-block", "head"] | None, Help(help="What is trained and uploaded [full].", rich_help_panel="Model")
+        Literal["full", "last-block", "head"] | None,
+        ModelOption(help=f"What is trained and uploaded (default {D.model.trainable})."),
     ] = None,
-    init: Annotated[
-        Path | None, Help(help="Start from a published model (registry or version folder).", rich_help_panel="Model")
+    init: Annotated[Path | None, ModelOption(help="Start from a published model (registry or version folder).")] = None,
+    rounds: Annotated[int | None, RoundsOption(help=f"Rounds of training (default {D.server.rounds}).")] = None,
+    cohort: Annotated[int | None, RoundsOption(help="Devices asked per round (default: all).")] = None,
+    strategy: Annotated[
+        Strategy | None,
+        RoundsOption(help=f"How the server uses the devices' mean (default {D.server.strategy})."),
     ] = None,
-    rounds: Annotated[int | None, Help(help="[20]", rich_help_panel="Rounds")] = None,
-    cohort: Annotated[int | None, Help(help="Devices asked per round [all].", rich_help_panel="Rounds")] = None,
-    strategy: Annotated[Strategy | None, Help(help="[fedavg]", rich_help_panel="Rounds")] = None,
-    server_lr: Annotated[float | None, Help(help="Of fedavgm [1] and fedadam [0.01].", rich_help_panel="Rounds")] = None,
-    mu: Annotated[float | None, Help(help="FedProx's pull to the global model.", rich_help_panel="Rounds")] = None,
-    batch_size: Annotated[int | None, Help(help="Expected examples per step [32].", rich_help_panel="Local training")] = None,
+    server_lr: Annotated[float | None, RoundsOption(help="Of fedavgm (default 1) and fedadam (default 0.01).")] = None,
+    mu: Annotated[float | None, RoundsOption(help="FedProx's pull to the global model.")] = None,
+    batch_size: Annotated[int | None, TrainOption(help=f"Expected examples per step (default {D.train.batch_size}).")] = None,
     local_epochs: Annotated[
-        float | None, Help(help="Passes over a device's faces per round [1].", rich_help_panel="Local training")
+        float | None,
+        TrainOption(help=f"Passes over a device's faces per round (default {D.train.local_epochs:g})."),
     ] = None,
-    local_steps: Annotated[int | None, Help(help="Steps per round instead of passes.", rich_help_panel="Local training")] = None,
-    lr: Annotated[float | None, Help(help="Local learning rate [0.05].", rich_help_panel="Local training")] = None,
-    momentum: Annotated[float | None, Help(help="Of local SGD [0.9].", rich_help_panel="Local training")] = None,
+    local_steps: Annotated[int | None, TrainOption(help="Steps per round instead of passes.")] = None,
+    lr: Annotated[float | None, TrainOption(help=f"Local learning rate (default {D.train.learning_rate:g}).")] = None,
+    momentum: Annotated[float | None, TrainOption(help=f"Of local SGD (default {D.train.momentum:g}).")] = None,
     seed: Annotated[
-        int | None, Help(help="Of data, initial weights, cohorts and shuffling; never of noise [0].", rich_help_panel="Run")
+        int | None,
+        RunOption(help=f"Of data, initial weights, cohorts and shuffling; never of noise (default {D.seed})."),
     ] = None,
-    config: Annotated[
-        Path | None, Help(help="A TOML file with any of these settings; options win over it.", rich_help_panel="Run")
-    ] = None,
-    folder: Annotated[Path | None, Help("--out", help="The run folder [runs/<time>].", rich_help_panel="Run")] = None,
-    resume: Annotated[
-        Path | None, Help(help="Go on with the run in this folder, with its own settings.", rich_help_panel="Run")
-    ] = None,
-    backend: Annotated[Literal["in-process", "ray"], Help(help="What runs the devices.", rich_help_panel="Run")] = "in-process",
-    workers: Annotated[int | None, Help(help="Devices that train at once [one per core].", rich_help_panel="Run")] = None,
+    config: Annotated[Path | None, RunOption(help="A TOML file with any of these settings; options win over it.")] = None,
+    folder: Annotated[Path | None, RunOption("--out", help="The run folder (default: runs/<time>).")] = None,
+    resume: Annotated[Path | None, RunOption(help="Go on with the run in this folder, with its own settings.")] = None,
+    backend: Annotated[Literal["in-process", "ray"], RunOption(help="What runs the devices.")] = "in-process",
+    workers: Annotated[int | None, RunOption(help="Devices that train at once (default: one per core).")] = None,
 ) -> None:
     """Train with simulated devices; leaves a run folder with metrics, plots and the signed model.
 
@@ -243,8 +261,8 @@ def perform(
 
 @app.command()
 def demo(
-    folder: Annotated[Path | None, Help("--out", help="The run folder [runs/demo-<time>].")] = None,
-    workers: Annotated[int | None, Help(help="Devices that train at once [one per core].")] = None,
+    folder: Annotated[Path | None, Help("--out", help="The run folder (default: runs/demo-<time>).")] = None,
+    workers: Annotated[int | None, Help(help="Devices that train at once (default: one per core).")] = None,
 ) -> None:
     """The whole way in about two minutes: private training on drawn faces, a signed model, a labelled video."""
     from simulation.demo import demo_config, film, public_base

@@ -33,8 +33,8 @@ def demo_config(init: Path | None = None) -> RunConfig:
 def public_base(folder: Path) -> Path:
     """Train the demo's first model on public drawn faces; returns its registry."""
     faces = draw_faces(PUBLIC_FACES, seed=PUBLIC_SEED, people=PUBLIC_FACES // 30)
-    train = TrainConfig(batch_size=32, local_epochs=PUBLIC_EPOCHS, learning_rate=0.02, augment=False)
-    return warm_up(demo_config(), faces, train, folder, f"{PUBLIC_FACES} drawn faces")
+    train = TrainConfig(batch_size=32, learning_rate=0.05, augment=False)
+    return warm_up(demo_config(), faces, train, PUBLIC_EPOCHS, folder, f"{PUBLIC_FACES} drawn faces")
 
 
 def film(folder: Path, registry: Path) -> Path:

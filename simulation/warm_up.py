@@ -18,10 +18,11 @@ from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
 
 
-def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, folder: Path, source: str) -> Path:
+def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, passes: int, folder: Path, source: str) -> Path:
     """Train the run's network on public `faces`, all of it and without privacy, and publish it to a registry.
 
     Args:
+        passes: how often `train`'s local epochs are run, with its learning rate falling from the first to the last.
         source: what the faces are, for the manifest.
 
     Returns:
@@ -29,20 +30,22 @@ def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, folder: Path,
     """
     model = Rounds(config, "warm-up", folder).initial_model()
     weights, preprocessing = read_parameters(model), Preprocessing()
-    update = train_locally(
-        model,
-        weights,
-        faces,
-        make_plan(train, len(faces), 1, 1),
-        train,
-        preprocessing,
-        privacy=PrivacyConfig(private=False),
-        release=None,
-        random=SecureRandom(),
-        seed=config.seed,
-    )
+    for epoch in range(1, passes + 1):
+        update = train_locally(
+            model,
+            weights,
+            faces,
+            make_plan(train, len(faces), epoch, passes),
+            train,
+            preprocessing,
+            privacy=PrivacyConfig(private=False),
+            release=None,
+            random=SecureRandom(),
+            seed=config.seed * passes + epoch,
+        )
+        weights = {name: weights[name] + update[name] for name in weights}
     registry = folder / "base"
     publisher = Publisher(Registry(registry, SigningKey.load_or_create(folder / "base_key.pem")), config, "warm-up", model)
     publisher.public_data = source
-    publisher.publish(Accepted(0, {name: weights[name] + update[name] for name in weights}, Tally(), None))
+    publisher.publish(Accepted(0, weights, Tally(), None))
     return registry
