@@ -41,11 +41,11 @@ def privacy_statement(
             return PrivacyStatement.absent(*beginning)
     if not privacy.private:
         return PrivacyStatement.absent("federated training on the devices' faces", *beginning)
-    delta = min(privacy.delta + (init.privacy.delta or 0.0 if init else 0.0), 0.999)
+    earlier = (init.privacy.epsilon or 0.0, init.privacy.delta or 0.0) if init and init.privacy.epsilon else (0.0, 0.0)
     return PrivacyStatement.guaranteed(
         unit="record",
-        epsilon=(privacy.epsilon if trained else 0.0) + (init.privacy.epsilon or 0.0 if init else 0.0),
-        delta=delta,
+        epsilon=(privacy.epsilon if trained else 0.0) + earlier[0],
+        delta=min(privacy.delta + earlier[1], 0.999),
         accountant=privacy.accountant,
         clipping_norm=privacy.clipping_norm,
         noise_source=NOISE_SOURCE,

@@ -5,6 +5,7 @@ holds them to it). Flower's own entry points are deprecated and hard-wire Ray, w
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import Queue
@@ -33,6 +34,8 @@ from flwr.superlink.grid import InMemoryGrid
 from common.errors import DependencyError, RunError
 
 BackendName = Literal["in-process", "ray"]
+MOST_WORKERS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads of the pool that Flower's engine makes by Python's default; more workers would silently wait."""
 NodeOrder = Callable[[Iterable[int]], Sequence[int]]
 
 

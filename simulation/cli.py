@@ -200,6 +200,7 @@ def perform(
 
     from fl_server.checkpoint import Checkpoint
     from fl_server.rounds import CHECKPOINT, Observers
+    from simulation.backend import MOST_WORKERS
     from simulation.population import Population
     from simulation.progress import Display
     from simulation.report import summary_table, write_report
@@ -209,6 +210,8 @@ def perform(
     workers = cores if workers is None else workers
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, not {workers}.")
+    if backend == "in-process" and workers > MOST_WORKERS:
+        raise ConfigError(f"--workers can be at most {MOST_WORKERS} on this machine, not {workers}; it has {cores} cores.")
     if settings is not None:
         home = RunFolder.create(folder or default_out(), settings, datetime.now(UTC))
     else:

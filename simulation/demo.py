@@ -22,7 +22,7 @@ def demo_config(init: Path | None = None) -> RunConfig:
     return make_config(
         {
             "init": init,
-            "model": {"name": "mobilenet_v2_tiny", "stem_stride": 2, "trainable": "head"},
+            "model": {"name": "mobilenet_v2_tiny_128", "stem_stride": 2, "trainable": "head"},
             "data": {"drawn": 5000, "clients": 10, "scheme": "dirichlet", "alpha": 1.0},
             "server": {"rounds": 8},
             "train": {"batch_size": 64, "learning_rate": 0.1, "augment": False},

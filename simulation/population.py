@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import DataConfig, ModelConfig
 from models.faces.faceset import FaceSet
+from models.faces.fer2013 import Usage
 from models.faces.source import open_faces
-from models.preprocess import Preprocessing
 from simulation.partition import PartitionConfig, partition
 from simulation.synthetic_faces import draw_faces
 
@@ -52,17 +53,15 @@ def _read(data: DataConfig, model: ModelConfig, seed: int) -> tuple[FaceSet, Fac
         )
         people = data.drawn // FACES_PER_PERSON
         return train, validation, test, (f"{data.drawn} drawn faces of {people} people; test faces are of other people.",)
-    opened = [
-        open_faces(data.path, labels=data.labels, usage=usage, classes=model.classes, preprocessing=Preprocessing())
-        for usage in ("Training", "PublicTest", "PrivateTest")
-    ]
     if data.path.is_dir() and not (data.path / "fer2013.csv").exists():
-        everything, note = opened[0]
+        everything, note = open_faces(data.path, classes=model.classes)
         order = np.random.default_rng(seed).permutation(len(everything))
         tenth = max(1, len(order) // 10)
         test, validation, train = (everything.take(rows) for rows in np.split(order, [tenth, 2 * tenth]))
         return train, validation, test, (note, f"{tenth} faces each were set aside for validation and test.")
-    (train, first), (validation, second), (test, third) = opened
+    (train, first), (validation, second), (test, third) = (
+        open_faces(data.path, labels=data.labels, usage=usage, classes=model.classes) for usage in get_args(Usage)
+    )
     return train, validation, test, (first, second, third)
 
 

@@ -24,7 +24,7 @@ def fl_sim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 def test_help_lists_every_command_and_names_the_defaults() -> None:
     assert all(word in fl_sim("--help").stdout for word in ("run", "demo", "compare", "draw"))
     text = fl_sim("run", "--help").stdout
-    assert all(word in text for word in ("--epsilon", "--alpha", "--clients", "--backend", "--resume", "Privacy", "[20]"))
+    assert all(word in text for word in ("--epsilon", "--alpha", "--clients", "--backend", "--resume", "Privacy", "(default 20)"))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_help_lists_every_command_and_names_the_defaults() -> None:
         (["run", "--seed", "99999999999999999999"], 2, "seed is wrong"),
         (["run", "--config", "scalar.toml", "--epsilon", "4"], 2, "privacy is wrong"),
         (["run", "--workers", "0"], 2, "--workers must be at least 1"),
+        (["run", "--workers", "1000"], 2, "--workers can be at most"),
         (["run", "--init", "nowhere"], 5, "Nothing is published"),
         (["compare", "nowhere"], 8, "has not finished"),
         (["draw", "/proc/none"], 3, "cannot be written"),
