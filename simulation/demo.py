@@ -1,6 +1,6 @@
 """The main job on drawn faces, from nothing to a labelled video: `fl-sim demo` and `make demo` call it.
 
-A first model comes from public drawn faces, as it would in practice; then ten devices with people of their own improve it.
+A first model comes from public drawn faces, as it would in practice; then ten devices with people of their own train its head.
 """
 
 from pathlib import Path
