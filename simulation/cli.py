@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from common.config import RunConfig, make_config, read_config
-from common.console import command_line, out, run_command_line
+from common.console import command_line, err, out, run_command_line
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError, RunError
 
@@ -234,8 +234,13 @@ def perform(
 
     if done >= config.server.rounds:
         out.print(f"All {done} rounds of {escape(str(home.path))} are done.")
-    with display.live():
-        population = run_simulation(home, Engine(backend, workers, cores), watch)
+    try:
+        with display.live():
+            population = run_simulation(home, Engine(backend, workers, cores), watch)
+    except KeyboardInterrupt:
+        where = escape(os.path.relpath(home.path))
+        err.print(f"Stopped; the finished rounds are kept. Go on with: fl-sim run --resume {where}", soft_wrap=True)
+        raise typer.Exit(130) from None
     summary = write_report(home, population)
     if config.server.rounds and not summary["accepted_rounds"]:
         raise RunError(
