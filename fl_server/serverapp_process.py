@@ -1,0 +1,128 @@
+"""The ServerApp as a process of its own: `python -m fl_server.serverapp_process`, started by `fl_server.service` alone.
+
+Its task's token comes through the environment and is removed from it at once. It runs the ServerApp that simulations run.
+"""
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from flwr.common.constant import SubStatus
+from flwr.common.serde import context_from_proto, run_from_proto
+from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
+from flwr.supercore.app_utils import start_parent_process_monitor
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from common.errors import EmoflError
+from common.flower_log import log_to
+from common.identity import SigningKey
+from fl_server.app import build_server_app
+from fl_server.hub import Registry
+from fl_server.publisher import Publisher
+from fl_server.rounds import Observers, Rounds
+from fl_server.run_folder import RunFolder, starting_point
+from fl_server.task import CRASHED, STOPPED, TOKEN, Task
+from models.faces.faceset import FaceSet
+from models.faces.source import open_faces
+
+log = logging.getLogger("emofl.server")
+
+
+class _Stop:
+    """Whether somebody asked this process to end."""
+
+    def __init__(self) -> None:
+        self._asked, self._parent = False, os.getppid()
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: the rounds end at their next look; at once if the server is gone, or at the second signal."""
+        if self._asked or os.getppid() != self._parent:
+            os._exit(STOPPED)
+        self._asked = True
+
+
+def build_rounds(task: Task, stop: _Stop) -> tuple[Rounds, Publisher]:
+    """The rounds of the task's run, and what publishes their models."""
+    config, run = task.run.config, task.run.name
+    _, init = starting_point(config)
+    rounds = Rounds(config, run, task.run.path, _public_faces(task.run), secret_sampling=True, poll=0.5, stopped=stop)
+    registry = Registry(task.folder.registry, SigningKey.load_or_create(task.folder.publisher_key))
+    return rounds, Publisher(registry, config, run, rounds.initial_model(), init=init)
+
+
+def _public_faces(run: RunFolder) -> FaceSet | None:
+    """The public set that models are evaluated on, if the configuration names one in data.path."""
+    config = run.config
+    if config.data.path is None:
+        return None
+    faces, sentence = open_faces(config.data.path, labels=config.data.labels, usage="PublicTest", classes=config.model.classes)
+    log.info("Evaluation: %s", sentence)
+    return faces
+
+
+def perform(task: Task, stop: _Stop) -> None:
+    """Run the ServerApp to its end.
+
+    Raises:
+        EmoflError: the run cannot go on, or was stopped.
+    """
+    grid = HttpGrid(task.runtime, True, None, token=task.token)
+    client = grid._runtime_client
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat.start()
+    status, detail = SubStatus.FAILED, "failed"
+    try:
+        given = client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = given.task_id, given.run.run_id, given.context.node_id
+        grid.set_run(run_from_proto(given.run))
+        rounds, publisher = build_rounds(task, stop)
+        rounds.observers = Observers(publish=publisher.publish, published=publisher.published)
+        app = build_server_app(rounds, starting_point(task.run.config)[0])
+        app(grid=grid, context=context_from_proto(given.context))
+        status, detail = SubStatus.COMPLETED, ""
+    finally:
+        heartbeat.stop()
+        grid._retry_invoker.max_tries = 1
+        try:
+            client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=detail))
+        except Exception:
+            log.debug("the end of the run was not told", exc_info=True)
+        grid.close()
+
+
+def main() -> NoReturn:
+    """Entry point; the exit code is 0 when all rounds are done, STOPPED, CRASHED, or that of an `EmoflError`."""
+    log_to(sys.stderr, flower=logging.ERROR)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, stop.ask)
+    try:
+        task = Task.take(os.environ)
+        if os.getppid() != task.parent:
+            sys.exit(STOPPED)
+        start_parent_process_monitor(task.parent)
+        os.environ.pop(TOKEN)
+        perform(task, stop)
+    except EmoflError as error:
+        if stop():
+            sys.exit(STOPPED)
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+    except Exception:
+        if stop():
+            sys.exit(STOPPED)
+        log.exception("The ServerApp broke.")
+        sys.exit(CRASHED)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

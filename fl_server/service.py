@@ -1,0 +1,233 @@
+"""The running server: SuperLink, device API, ServerApp process, and what keeps them in step. `fl-server start` calls `serve`.
+
+Whatever ends it, the next `serve` goes on: device ids are in a database, the run in its checkpoint, models in the registry.
+"""
+
+import logging
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+
+import common.device_api  # noqa: F401  (before anything that imports grpc)
+from common import local_join
+from common.errors import EmoflError, RunError
+from common.files import write_once
+from common.identity import SigningKey
+from common.join_code import JoinCode
+from fl_server.authority import Authority
+from fl_server.device_api import DeviceApi, Members
+from fl_server.invitations import Invitations
+from fl_server.roster import EnrolledDevice, Roster
+from fl_server.run_folder import RunFolder
+from fl_server.run_supervisor import ServerAppProcess, State
+from fl_server.server_folder import Endpoint, ServerFolder
+from fl_server.server_lock import only_server, write_status
+from fl_server.superlink import Identity, SuperLink
+
+log = logging.getLogger("emofl.server")
+
+ADMIN, STATE, LOG = "admin.token", "state.db", "server.log"
+LOOK = 0.5
+OFFER = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to serve.
+
+    Attributes:
+        folder: the server's own.
+        host: address to listen on.
+        address: how devices reach the server; it stands in join codes.
+        names: further names and addresses for its certificate.
+        port, enrol_port, device_port: 0 takes a free one.
+        run: to bring to its end; None only serves models and enrols.
+        until_finished: end with the run.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    address: str = "127.0.0.1"
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    port: int = 8443
+    enrol_port: int = 8444
+    device_port: int = 8445
+    run: RunFolder | None = None
+    until_finished: bool = False
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Devices:
+    """Keeps Flower's nodes the same as the roster, from which enrolment and revocation come."""
+
+    def __init__(self, roster: Roster, link: SuperLink, say: Callable[[str], None]) -> None:
+        self._roster, self._link, self._say = roster, link, say
+        self._seen: tuple[EnrolledDevice, ...] | None = None
+
+    def synchronise(self) -> bool:
+        """Bring the roster's changes to Flower; whether there were any."""
+        devices = self._roster.devices()
+        if devices == self._seen:
+            return False
+        wanted = {device.flower_key_bytes: device for device in devices if not device.revoked}
+        known = self._link.enrolled()
+        for key in known.keys() - wanted.keys():
+            self._link.revoke(key)
+        for key in wanted.keys() - known.keys():
+            try:
+                self._link.enrol(key, wanted[key].name)
+            except RunError as error:
+                log.error("%s", error)
+        if self._seen is not None:
+            before = {device.flower_key for device in self._seen if not device.revoked}
+            for device in devices:
+                if device.revoked and device.flower_key in before:
+                    self._say(f"{device.name} is revoked.")
+                elif not device.revoked and device.flower_key not in before:
+                    self._say(f"{device.name} has joined.")
+        self._seen = devices
+        return True
+
+    def online(self) -> list[str]:
+        """Names of the devices that have been heard of within a minute."""
+        known = self._link.enrolled()
+        present = {key for key, (_, online) in known.items() if online}
+        return [device.name for device in self._seen or () if device.flower_key_bytes in present]
+
+
+class LocalOffer:
+    """Keeps a fresh join code where this user's own devices on this machine find it."""
+
+    def __init__(self, invitations: Invitations, code: Callable[[str], JoinCode]) -> None:
+        self._invitations, self._code = invitations, code
+        self._until = datetime.min.replace(tzinfo=UTC)
+
+    def renew(self, used: bool) -> None:
+        """Offer another code if this one may be used up, or will soon expire."""
+        if used or _clock() > self._until:
+            local_join.offer(self._code(self._invitations.create(OFFER)).encode())
+            self._until = _clock() + OFFER / 2
+
+
+def serve(plan: Plan, say: Callable[[str], None], stop: threading.Event) -> State:
+    """Serve until `stop` is set, or until the run is finished if the plan says so.
+
+    Args:
+        say: gets one sentence for the operator at a time.
+
+    Returns:
+        What became of the run.
+
+    Raises:
+        RunError: a port is taken, or another server runs with this folder.
+        ConfigError, IntegrityError: a key or certificate cannot be used.
+    """
+    folder = ServerFolder.prepare(plan.folder)
+    with ExitStack() as stack:
+        stack.enter_context(only_server(folder.path))
+        authority = Authority.load_or_create(folder.authority, (plan.address, *plan.names), _clock)
+        publisher = SigningKey.load_or_create(folder.publisher_key).public
+        roster, invitations = Roster(folder.roster, _clock), Invitations(folder.invitations, _clock)
+        link = SuperLink(
+            folder.path / STATE,
+            Identity(authority.certificate_file, authority.key_file),
+            plan.host,
+            plan.port,
+            _admin_token(folder.path),
+        )
+        devices = Devices(roster, link, say)
+        link.start()
+        stack.callback(link.stop)
+        api = stack.enter_context(
+            DeviceApi(
+                Members(authority, invitations, roster, publisher),
+                folder.registry,
+                host=plan.host,
+                enrol_port=plan.enrol_port,
+                device_port=plan.device_port,
+                fleet_port=link.port,
+            )
+        )
+        endpoint = Endpoint(address=plan.address, fleet_port=link.port, enrol_port=api.enrol_port, device_port=api.device_port)
+        folder.write_endpoint(endpoint)
+        offer = LocalOffer(invitations, lambda token: JoinCode(_near(plan), api.enrol_port, authority.fingerprint, token))
+        stack.callback(local_join.withdraw)
+        rounds = None
+        if plan.run is not None:
+            rounds = ServerAppProcess(folder, plan.run, link, folder.path / LOG, say)
+            stack.callback(rounds.stop)
+        devices.synchronise()
+        say(f"Listening on {plan.host}: devices {link.port}, joining {api.enrol_port}, models {api.device_port}.")
+        state: State = "no-run"
+        written, trouble = 0.0, ""
+        while not stop.wait(LOOK):
+            # A full disk or a file that somebody damages must not end what still works.
+            try:
+                offer.renew(used=devices.synchronise())
+                if rounds is not None:
+                    rounds.look()
+                    state = rounds.state
+                if time.monotonic() - written > 2:
+                    written = time.monotonic()
+                    _write_status(plan, endpoint, state, devices.online())
+                trouble = ""
+            except (EmoflError, OSError) as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.error("%s", error)
+                    say(f"{error} The server goes on.")
+            if plan.until_finished and state in ("finished", "failed"):
+                break
+        with suppress(OSError):
+            _write_status(plan, endpoint, state, [])
+    return state
+
+
+def _near(plan: Plan) -> str:
+    """How this machine reaches itself, under a name that its certificate holds."""
+    return "127.0.0.1" if plan.host in ("0.0.0.0", "127.0.0.1") and "127.0.0.1" in (plan.address, *plan.names) else plan.address
+
+
+def _admin_token(folder: Path) -> str:
+    path = folder / ADMIN
+    write_once(path, secrets.token_hex(32).encode(), mode=0o600)
+    return path.read_text().strip()
+
+
+def _write_status(plan: Plan, endpoint: Endpoint, state: State, online: list[str]) -> None:
+    known = {
+        "address": endpoint.address,
+        "port": endpoint.fleet_port,
+        "state": state,
+        "run": plan.run.name if plan.run else None,
+        "online": online,
+        "time": _clock().isoformat(timespec="seconds"),
+    }
+    write_status(plan.folder, known)
+
+
+@contextmanager
+def stopping_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`; a second one ends the process as usual."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""The server's main process: `python -m fl_server.service_process`. `fl-server start` becomes it, to shed what it had imported.
+
+Checking a run's settings needs torch; serving does not, and torch is several hundred megabytes.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from common.console import err, out, run_command_line
+from common.errors import RunError
+from common.flower_log import log_to
+from fl_server.run_folder import RunFolder
+from fl_server.server_folder import ServerFolder
+from fl_server.service import LOG, Plan, serve, stopping_signals
+
+PLAN = "EMOFL_PLAN"
+
+
+def become(plan: Plan) -> NoReturn:
+    """Replace this process by the server's. It keeps the process id and the terminal."""
+    text = json.dumps(asdict(plan) | {"run": None if plan.run is None else plan.run.path}, default=str)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", __name__], dict(os.environ) | {PLAN: text})
+
+
+def taken_plan() -> Plan:
+    """The plan that `become` left.
+
+    Raises:
+        RunError: this process was started by somebody else.
+    """
+    try:
+        values = json.loads(os.environ.pop(PLAN))
+        run = RunFolder(Path(values.pop("run"))) if values["run"] else values.pop("run")
+        return Plan(Path(values.pop("folder")), names=tuple(values.pop("names")), run=run, **values)
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunError("This program is started by `fl-server start` alone.") from error
+
+
+def _serve() -> None:
+    plan = taken_plan()
+    log_file = ServerFolder.prepare(plan.folder).path / LOG
+    stop = threading.Event()
+    with open(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as stream:
+        log_to(stream, flower=logging.ERROR)
+        with stopping_signals(stop):
+            state = serve(plan, lambda sentence: err.print(sentence, markup=False, soft_wrap=True), stop)
+        logging.shutdown()
+    if state == "failed":
+        raise RunError(f"The run failed; the end of {log_file} says why.")
+    out.print("The server has stopped.")
+
+
+if __name__ == "__main__":
+    run_command_line(_serve)

@@ -1,0 +1,241 @@
+"""`fl-server start | resume | status | stop`: the running server. `fl_server.cli` mounts these commands.
+
+Libraries are imported when a command needs them, so that `status` and `stop` answer at once.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from common.config import RunConfig, make_config, read_config
+from common.console import out
+from common.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from fl_server.run_folder import RunFolder
+
+D = RunConfig()
+MOST_DEVICES = 1_000_000
+PORT = 8443
+
+Folder = Annotated[Path | None, typer.Option("--dir", help="The server's folder (default: ~/.local/state/emofl/server).")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
+Address = Annotated[str | None, typer.Option(help="How devices reach this machine: a name or an address (default: detected).")]
+Port = Annotated[int, typer.Option(min=0, max=65533, help="HTTPS for devices; joining and models use the two after it.")]
+Until = Annotated[bool, typer.Option("--until-finished", help="End when the run has ended.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def default_folder() -> Path:
+    """The server's folder when none is given."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emofl" / "server"
+
+
+def start(
+    folder: Folder = None,
+    host: Host = "0.0.0.0",
+    address: Address = None,
+    port: Port = PORT,
+    rounds: Annotated[int | None, typer.Option(min=1, help=f"Rounds of training (default {D.server.rounds}).")] = None,
+    min_clients: Annotated[
+        int | None, typer.Option(min=1, help=f"Devices that a round needs (default {D.server.min_replies}).")
+    ] = None,
+    cohort: Annotated[int | None, typer.Option(min=1, help="Devices asked per round (default: all).")] = None,
+    round_timeout: Annotated[
+        float | None,
+        typer.Option(help=f"Seconds after which a round goes on without the missing (default {D.server.round_timeout:g})."),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help=f"Record-level budget that is asked of devices (default {D.privacy.epsilon:g}).")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"A variant of models.mobilenet (default {D.model.name}).")] = None,
+    trainable: Annotated[
+        Literal["full", "last-block", "head"] | None,
+        typer.Option(help=f"What is trained and uploaded (default {D.model.trainable})."),
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from a published model (registry or version folder).")] = None,
+    evaluate: Annotated[
+        Path | None, typer.Option(help="Public faces to evaluate each model on: fer2013.csv or a folder.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with any settings of a run; options win over it.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Start another run although the last one is not finished.")] = False,
+    until_finished: Until = False,
+) -> None:
+    """Run the server: enrol devices, train with them, publish signed models. Goes on with an unfinished run.
+
+    The first start makes a certificate authority, keys and a token in --dir, readable by you alone.
+    """
+    values = _settings(
+        {
+            "server": {"rounds": rounds, "min_replies": min_clients, "cohort": cohort, "round_timeout": round_timeout},
+            "privacy": {"epsilon": epsilon},
+            "model": {"name": model, "trainable": trainable},
+            "data": {"path": None if evaluate is None else str(evaluate.expanduser().resolve())},
+            "init": None if init is None else str(init.expanduser().resolve()),
+        },
+        config,
+    )
+    home = (folder or default_folder()).expanduser().resolve()
+    _serve(home, _choose_run(home, values, new), host, address, port, until_finished)
+
+
+def resume(
+    folder: Folder = None, host: Host = "0.0.0.0", address: Address = None, port: Port = PORT, until_finished: Until = False
+) -> None:
+    """Run the server and go on with its last run, with that run's own settings."""
+    from fl_server.run_folder import RunFolder
+
+    home = (folder or default_folder()).expanduser().resolve()
+    run = RunFolder.latest(home)
+    if run is None:
+        raise RunError(f"{home} holds no run to go on with: fl-server start begins one.")
+    _serve(home, run, host, address, port, until_finished)
+
+
+def status(folder: Folder = None, as_json: Json = False) -> None:
+    """Say whether the server runs, how far its run is, and which devices are there."""
+    from fl_server.run_folder import RunFolder
+    from fl_server.server_lock import read_status, running_server
+
+    home = (folder or default_folder()).expanduser().resolve()
+    process = running_server(home)
+    said = read_status(home)
+    run = RunFolder.latest(home)
+    records = run.records() if run else []
+    last = records[-1] if records else {}
+    known: dict[str, Any] = {
+        "dir": str(home),
+        "running": process is not None,
+        "process": process,
+        "address": said.get("address"),
+        "port": said.get("port"),
+        "run": run.name if run else None,
+        "state": said.get("state") if process else "stopped",
+        "round": last.get("round"),
+        "rounds": run.config.server.rounds if run else None,
+        "asked": last.get("asked"),
+        "accepted": last.get("accepted"),
+        "left_out": last.get("left_out"),
+        "accuracy": last.get("accuracy"),
+        "online": said.get("online", []) if process else [],
+    }
+    if as_json:
+        out.print_json(json.dumps(known))
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("server", f"running, process {process}, {known['address']}:{known['port']}" if process else "not running")
+    table.add_row("folder", escape(str(home)))
+    if run:
+        table.add_row("run", f"{run.name}, {known['state']}, {known['round'] or 0} of {known['rounds']} rounds done")
+        if known["round"]:
+            table.add_row("last round", f"{known['accepted']} of {known['asked']} devices" + _left_out(known["left_out"]))
+    table.add_row("online", escape(", ".join(known["online"])) or "no device")
+    out.print(table)
+
+
+def stop(folder: Folder = None) -> None:
+    """End the server; finished rounds are kept, and `fl-server start` goes on from there."""
+    from fl_server.server_lock import running_server
+
+    home = (folder or default_folder()).expanduser().resolve()
+    process = running_server(home)
+    if process is None:
+        raise RunError(f"No server runs with {home}.")
+    os.kill(process, signal.SIGTERM)
+    for _ in range(300):
+        if running_server(home) != process:
+            out.print("The server has stopped.")
+            return
+        time.sleep(0.1)
+    raise RunError(f"The server (process {process}) has not ended within 30 seconds; its log says what it does.")
+
+
+def _left_out(reasons: dict[str, int] | None) -> str:
+    return "" if not reasons else "; left out: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def _settings(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
+    """Values of the file, with the options that were given over them."""
+    values = read_config(file) if file else {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            given = {key: item for key, item in value.items() if item is not None}
+            if given:
+                group = values.setdefault(name, {})
+                if not isinstance(group, dict):
+                    raise ConfigError(f"{name} is wrong: it is a group of settings, not {group!r}.")
+                group.update(given)
+        elif value is not None:
+            values[name] = value
+    return values
+
+
+def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":
+    """The unfinished run, if the settings do not contradict it; else a new one."""
+    from fl_server.run_folder import RunFolder
+    from fl_server.server_folder import ServerFolder
+    from fl_server.server_lock import running_server
+
+    if running_server(home) is not None:
+        raise RunError(f"A server already runs with {home}: fl-server stop ends it.")
+    last = RunFolder.latest(home)
+    if last is not None and not new and (not values or last.done < last.config.server.rounds):
+        if values and _deployed(values) != last.config:
+            raise ConfigError(
+                f"The run {last.name} is not finished, and these settings are not its own. Give none to go on with it, "
+                "or --new to start another."
+            )
+        return last
+    ServerFolder.prepare(home)
+    return RunFolder.create(home, _deployed(values), datetime.now(UTC))
+
+
+def _deployed(values: dict[str, Any]) -> RunConfig:
+    """A run's configuration; how many devices there are is not for the server to know in advance."""
+    data = values.get("data", {})
+    return make_config(values | {"data": {"clients": MOST_DEVICES, **(data if isinstance(data, dict) else {})}})
+
+
+def _serve(home: Path, run: "RunFolder", host: str, address: str | None, port: int, until_finished: bool) -> NoReturn:
+    from fl_server.service import Plan
+    from fl_server.service_process import become
+
+    known = own_addresses()
+    at = address or (host if host != "0.0.0.0" else next((found for found in known if not found.startswith("127.")), "127.0.0.1"))
+    names = tuple(dict.fromkeys(name for name in (*known, socket.gethostname(), "localhost", "127.0.0.1") if name != at))
+    ports = (port, port + 1, port + 2) if port else (0, 0, 0)
+    plan = Plan(home, host, at, names, *ports, run=run, until_finished=until_finished)
+    wanted = run.config.server
+    out.print(f"Server folder: {escape(str(home))}", soft_wrap=True)
+    out.print(
+        f"Run {run.name}: {run.done} of {wanted.rounds} rounds done; a round needs {wanted.min_replies} devices.", soft_wrap=True
+    )
+    out.print(
+        f"Devices join at {at}; [bold]fl-server invite[/] prints a code for each. On this machine none is needed.", soft_wrap=True
+    )
+    become(plan)
+
+
+def own_addresses() -> list[str]:
+    """IPv4 addresses of this machine's interfaces, asked of the kernel; no packet is sent."""
+    import fcntl
+    import struct
+
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(asker, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+                found.append(socket.inet_ntoa(answer[20:24]))
+            except OSError:
+                continue
+    return found

@@ -1,0 +1,135 @@
+"""What the server does beside Flower: choose a run, keep devices in step, hold its folder alone."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from common.certificates import new_key, public_pem
+from common.errors import ConfigError, ModelError, RunError
+from fl_server import rounds, run_folder
+from fl_server.roster import Roster
+from fl_server.run_folder import RunFolder
+from fl_server.server_lock import only_server, running_server
+from fl_server.service import Devices, Plan
+from fl_server.service_process import PLAN, taken_plan
+from fl_server.start_commands import _choose_run, _settings
+from fl_server.task import Task
+
+TINY = {"model": {"name": "mobilenet_v2_tiny"}}
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class FakeLink:
+    """Flower's nodes as a SuperLink keeps them; `lost` keys are refused for good."""
+
+    nodes: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
+    lost: set[bytes] = field(default_factory=set)
+
+    def enrol(self, key: bytes, name: str) -> int:
+        if key in self.lost:
+            raise RunError("revoked")
+        return self.nodes.setdefault(key, (len(self.nodes) + 10, True))[0]
+
+    def revoke(self, key: bytes) -> None:
+        self.nodes.pop(key, None)
+        self.lost.add(key)
+
+    def enrolled(self) -> dict[bytes, tuple[int, bool]]:
+        return dict(self.nodes)
+
+
+@pytest.fixture
+def keys() -> list[bytes]:
+    return [public_pem(new_key().public_key()) for _ in range(3)]
+
+
+def test_flowers_nodes_follow_the_roster(tmp_path: Path, keys: list[bytes]) -> None:
+    said: list[str] = []
+    roster, link = Roster(tmp_path / "devices.json", clock), FakeLink()
+    devices = Devices(roster, link, said.append)  # type: ignore[arg-type]
+    link.enrol(keys[2], "nobody the roster knows")
+    roster.add("anna", keys[0], "01")
+    assert devices.synchronise()
+    assert set(link.nodes) == {keys[0]}
+    assert not devices.synchronise()
+    roster.add("ben", keys[1], "02")
+    roster.revoke("anna")
+    assert devices.synchronise()
+    assert set(link.nodes) == {keys[1]}
+    assert devices.online() == ["ben"]
+    assert said == ["anna is revoked.", "ben has joined."]
+
+
+def test_a_device_that_flower_refuses_does_not_stop_the_others(tmp_path: Path, keys: list[bytes]) -> None:
+    roster, link = Roster(tmp_path / "devices.json", clock), FakeLink(lost={keys[0]})
+    roster.add("anna", keys[0], "01")
+    roster.add("ben", keys[1], "02")
+    Devices(roster, link, print).synchronise()  # type: ignore[arg-type]
+    assert set(link.nodes) == {keys[1]}
+
+
+def test_one_server_holds_a_folder_at_a_time(tmp_path: Path) -> None:
+    assert running_server(tmp_path) is None
+    with only_server(tmp_path):
+        assert running_server(tmp_path) is not None
+        with pytest.raises(RunError, match="already runs"), only_server(tmp_path):
+            pass
+    assert running_server(tmp_path) is None
+    with only_server(tmp_path):
+        pass
+
+
+def test_a_start_goes_on_with_an_unfinished_run_and_begins_another_when_told(tmp_path: Path) -> None:
+    values = _settings({"server": {"rounds": 3, "cohort": None}}, None) | TINY
+    first = _choose_run(tmp_path, values, new=False)
+    assert first.config.server.rounds == 3
+    assert _choose_run(tmp_path, {}, new=False) == first
+    assert _choose_run(tmp_path, values, new=False) == first
+    with pytest.raises(ConfigError, match="not its own"):
+        _choose_run(tmp_path, values | {"server": {"rounds": 4}}, new=False)
+    second = _choose_run(tmp_path, values | {"server": {"rounds": 4}}, new=True)
+    assert second != first
+    assert RunFolder.latest(tmp_path) == second
+
+
+def test_settings_that_cannot_run_leave_no_run_behind(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        _choose_run(tmp_path, {"model": {"name": "none such"}}, new=False)
+    assert RunFolder.latest(tmp_path) is None
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "fl.toml"
+    file.write_text("[server]\nrounds = 5\nmin_replies = 4\n")
+    assert _settings({"server": {"rounds": 7, "min_replies": None}}, file) == {"server": {"rounds": 7, "min_replies": 4}}
+    file.write_text("server = 5\n")
+    with pytest.raises(ConfigError, match="group of settings"):
+        _settings({"server": {"rounds": 7}}, file)
+
+
+def test_the_names_of_a_runs_files_are_those_that_its_rounds_write() -> None:
+    assert (run_folder.CHECKPOINT, run_folder.METRICS) == (rounds.CHECKPOINT, rounds.METRICS)
+
+
+def test_a_task_and_a_plan_reach_another_process_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fl_server import service_process
+    from fl_server.server_folder import ServerFolder
+
+    task = Task("token", "127.0.0.1:1", ServerFolder(tmp_path), RunFolder(tmp_path / "runs" / "a"), 7)
+    assert Task.take(task.environment()) == task
+    with pytest.raises(RunError, match="fl-server start"):
+        Task.take({})
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(service_process.os, "execve", lambda path, arguments, environment: seen.update(environment))
+    plan = Plan(tmp_path, "0.0.0.0", "192.0.2.2", ("localhost",), 1, 2, 3, RunFolder(tmp_path / "runs" / "a"), True)
+    service_process.become(plan)
+    monkeypatch.setenv(PLAN, seen[PLAN])
+    assert taken_plan() == plan
+    with pytest.raises(RunError, match="fl-server start"):
+        taken_plan()

@@ -1,0 +1,261 @@
+"""Holds flwr 1.41.0 to what `fl_server.superlink` relies on, and the network's port to what it may answer."""
+
+import json
+import ssl
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+)
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+
+from common.certificates import new_key, public_pem
+from common.errors import RunError
+from fl_server.start_commands import own_addresses
+from fl_server.superlink import SuperLink
+from tests.deployed import ADMIN, Deployed, ask, server_app, signed, superlink, write_identity
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    with superlink(tmp_path_factory.mktemp("superlink")) as running:
+        yield running
+
+
+def enrolled(link: SuperLink, name: str = "one") -> tuple[EllipticCurvePrivateKey, int]:
+    key = new_key()
+    return key, link.enrol(public_pem(key.public_key()), name)
+
+
+def activate(deployed: Deployed, key: EllipticCurvePrivateKey, ahead: timedelta = timedelta()) -> tuple[int, bytes]:
+    request = ActivateNodeRequest(public_key=public_pem(key.public_key()), heartbeat_interval=30)
+    return ask(deployed, "POST", "/v1/fleet/activate-node", request.SerializeToString(), signed(key, ahead))
+
+
+def pull(deployed: Deployed, key: EllipticCurvePrivateKey, node: int) -> PullMessagesResponse:
+    request = PullMessagesRequest(node=Node(node_id=node)).SerializeToString()
+    status, body = ask(deployed, "POST", "/v1/fleet/pull-messages", request, signed(key))
+    assert status == 200
+    return PullMessagesResponse.FromString(body)
+
+
+def test_the_pinned_version_of_flower_is_installed() -> None:
+    assert version("flwr") == "1.41.0"
+
+
+def test_the_network_cannot_reach_any_control_or_runtime_route(deployed: Deployed) -> None:
+    key, _ = enrolled(deployed.link)
+    shut = [path for method, path in PROTOBUF_REQUEST_TYPES if not path.startswith("/v1/fleet/")]
+    assert len(shut) > 50
+    for path in ["/v1/fleet/register-node", "/v1/fleet/unregister-node", *shut[::6]]:
+        assert ask(deployed, "POST", path, b"", signed(key) | {"authorization": f"Bearer {ADMIN}"})[0] == 404, path
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health", "/v1/fleet/", "/v1/fleet/../control/list-runs"])
+def test_the_network_is_answered_404_for_what_is_not_on_the_list(deployed: Deployed, path: str) -> None:
+    assert ask(deployed, "GET", path)[0] == 404
+
+
+def test_the_control_api_answers_loopback_with_the_admin_token_alone(deployed: Deployed) -> None:
+    def status(token: str) -> int:
+        headers = {"content-type": "application/protobuf"} | ({"authorization": f"Bearer {token}"} if token else {})
+        return ask(deployed, "POST", "/v1/control/list-runs", b"", headers, inside=True)[0]
+
+    assert status("") == status("wrong") == 401
+    assert status(ADMIN) == 200
+
+
+def test_the_runtime_api_refuses_who_has_no_task_and_no_secret(deployed: Deployed) -> None:
+    headers = {"content-type": "application/protobuf"}
+    for name in ("acquire-task", "pull-task-input", "push-messages", "get-nodes"):
+        assert ask(deployed, "POST", f"/v1/runtime/{name}", b"", headers, inside=True)[0] in (401, 403), name
+
+
+def test_the_loopback_port_does_not_serve_devices(deployed: Deployed) -> None:
+    key, _ = enrolled(deployed.link)
+    assert ask(deployed, "POST", "/v1/fleet/pull-messages", b"", signed(key), inside=True)[0] == 404
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2])
+def test_the_network_port_speaks_tls_1_3_alone(deployed: Deployed, version: ssl.TLSVersion) -> None:
+    import socket
+
+    context = ssl.create_default_context(cafile=str(deployed.ca_file))
+    context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", deployed.link.port), timeout=5) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_a_device_takes_part_once_it_is_enrolled_and_no_longer_once_revoked(deployed: Deployed) -> None:
+    key = new_key()
+    pem = public_pem(key.public_key())
+    status, body = activate(deployed, key)
+    assert (status, json.loads(body)) == (401, {"reason": "not-enrolled"})
+    node = deployed.link.enrol(pem, "one")
+    assert deployed.link.enrol(pem, "one") == node
+    status, body = activate(deployed, key)
+    assert (status, ActivateNodeResponse.FromString(body).node_id) == (200, node)
+    assert deployed.link.enrolled()[pem] == (node, True)
+    deployed.link.revoke(pem)
+    status, body = activate(deployed, key)
+    assert (status, json.loads(body)) == (401, {"reason": "revoked"})
+    assert pem not in deployed.link.enrolled()
+    with pytest.raises(RunError, match="new key"):
+        deployed.link.enrol(pem, "one")
+
+
+def test_a_device_that_starts_again_at_once_is_let_in_at_once(deployed: Deployed) -> None:
+    key, _ = enrolled(deployed.link)
+    assert activate(deployed, key)[0] == 200
+    assert activate(deployed, key)[0] == 200
+
+
+@pytest.mark.parametrize("minutes", [10, -10])
+def test_a_clock_that_is_wrong_is_named_to_the_device_and_to_nobody_else(deployed: Deployed, minutes: int) -> None:
+    key, _ = enrolled(deployed.link)
+    status, body = activate(deployed, key, timedelta(minutes=minutes))
+    assert (status, json.loads(body)) == (401, {"reason": "clock"})
+    forged = signed(key, timedelta(minutes=minutes)) | {"flwr-signature": signed(new_key())["flwr-signature"]}
+    status, body = ask(deployed, "POST", "/v1/fleet/activate-node", b"", forged)
+    assert (status, json.loads(body)) == (401, {"reason": "unsigned"})
+
+
+def test_one_device_cannot_ask_for_another_ones_messages(deployed: Deployed) -> None:
+    (key, _), (_, other) = enrolled(deployed.link), enrolled(deployed.link, "two")
+    request = PullMessagesRequest(node=Node(node_id=other)).SerializeToString()
+    assert ask(deployed, "POST", "/v1/fleet/pull-messages", request, signed(key))[0] == 401
+
+
+def test_a_body_is_refused_by_its_length_before_it_is_sent(deployed: Deployed) -> None:
+    key, _ = enrolled(deployed.link)
+    headers = signed(key) | {"content-length": str(2**40)}
+    assert ask(deployed, "POST", "/v1/fleet/push-object", b"", headers)[0] == 413
+
+
+def test_who_is_not_enrolled_is_refused_before_a_body_is_read(deployed: Deployed) -> None:
+    assert ask(deployed, "POST", "/v1/fleet/push-object", b"", {"content-length": str(2**20)})[0] == 401
+
+
+def test_messages_go_to_a_device_and_only_their_envelopes_touch_the_disk(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    grid = server_app(deployed, deployed.link.start_run())
+    activate(deployed, key)
+    assert node in grid.get_node_ids()
+    pattern = np.full(5000, 0.123456789, dtype=np.float32)
+    content = RecordDict({"a": ArrayRecord([pattern])})
+    (sent,) = grid.push_messages([Message(content, dst_node_id=node, message_type="train")])
+    received = pull(deployed, key, node)
+    assert received.messages_list[0].metadata.message_id == sent
+    written = b"".join(file.read_bytes() for file in deployed.database.parent.iterdir())
+    assert sent.encode() in written
+    assert pattern[:4].tobytes() not in written
+    assert all(not stat.S_IMODE(file.stat().st_mode) & 0o077 for file in deployed.database.parent.iterdir())
+    grid.close()
+
+
+def test_a_message_that_died_with_its_device_is_answered_when_the_device_comes_back(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    grid = server_app(deployed, deployed.link.start_run())
+    activate(deployed, key)
+    sent = list(grid.push_messages([Message(RecordDict(), dst_node_id=node, message_type="train")]))
+    assert pull(deployed, key, node).messages_list
+    assert list(grid.pull_messages(sent)) == []
+    activate(deployed, key)
+    (reply,) = grid.pull_messages(sent)
+    assert reply.has_error()
+    grid.close()
+
+
+def test_a_server_that_comes_back_knows_its_devices_and_none_of_its_messages(tmp_path: Path) -> None:
+    identity = write_identity(tmp_path)
+    with superlink(tmp_path, identity) as first:
+        key, node = enrolled(first.link)
+        grid = server_app(first, first.link.start_run())
+        activate(first, key)
+        grid.push_messages([Message(RecordDict(), dst_node_id=node, message_type="train")])
+        grid.close()
+    with superlink(tmp_path, identity) as second:
+        assert second.link.enrol(public_pem(key.public_key()), "one") == node
+        activate(second, key)
+        assert not pull(second, key, node).messages_list
+        grid = server_app(second, second.link.start_run())
+        assert list(grid.get_node_ids()) == [node]
+        grid.close()
+
+
+def test_a_reply_in_another_devices_name_or_with_content_in_its_envelope_is_refused(deployed: Deployed) -> None:
+    (key, node), (_, other) = enrolled(deployed.link), enrolled(deployed.link, "two")
+
+    def push(*replies: ProtoMessage) -> tuple[int, bytes]:
+        request = PushMessagesRequest(node=Node(node_id=node), messages_list=replies)
+        return ask(deployed, "POST", "/v1/fleet/push-messages", request.SerializeToString(), signed(key))
+
+    foreign = ProtoMessage(metadata=ProtoMetadata(src_node_id=other))
+    full = ProtoMessage(metadata=ProtoMetadata(src_node_id=node))
+    full.content.items.add(key="a")
+    assert push(foreign) == push() == push(foreign, foreign) == (400, b'{"reason": "not-yours"}')
+    assert push(full) == (400, b'{"reason": "content-in-envelope"}')
+    assert ask(deployed, "POST", "/v1/fleet/push-messages", b"\xff\xff", signed(key))[0] == 400
+
+
+def test_from_another_address_of_this_machine_the_loopback_port_is_shut(tmp_path: Path) -> None:
+    import socket
+
+    addresses = [address for address in own_addresses() if not address.startswith("127.")]
+    if not addresses:
+        pytest.skip("this machine has no address but loopback")
+    link = SuperLink(tmp_path / "state" / "state.db", write_identity(tmp_path), "0.0.0.0", 0, ADMIN)
+    link.start()
+    try:
+        with socket.create_connection((addresses[0], link.port), timeout=5):
+            pass
+        with pytest.raises(ConnectionError):
+            socket.create_connection((addresses[0], int(link.runtime_address.rpartition(":")[2])), timeout=5)
+    finally:
+        link.stop()
+
+
+def test_an_object_of_no_message_is_not_stored(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run()
+    server_app(deployed, run).close()
+    request = PushObjectRequest(node=Node(node_id=node), run_id=run.run_id, object_id="0" * 64, object_content=b"x" * 1000)
+    status, body = ask(deployed, "POST", "/v1/fleet/push-object", request.SerializeToString(), signed(key))
+    assert status != 200 or body == b""
+
+
+def test_the_bundle_of_a_run_names_the_apps_and_holds_no_code() -> None:
+    from fl_server.superlink import bundle_files
+
+    assert list(bundle_files()) == ["pyproject.toml"]
+    assert b"import" not in bundle_files()["pyproject.toml"]
+
+
+def test_flower_gives_messages_no_content_in_their_envelope() -> None:
+    message = Message(RecordDict({"a": ArrayRecord([np.zeros(9, np.float32)])}), dst_node_id=1, message_type="train")
+    from flwr.app.message import remove_content_from_message
+
+    assert len(message_to_proto(remove_content_from_message(message)).SerializeToString()) < 400
