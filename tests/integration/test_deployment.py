@@ -23,22 +23,8 @@ from simulation.drawn_folder import draw_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
-SERVER = """
-from common.console import command_line, run_command_line
-from fl_server import start_commands as commands
-app = command_line("server")
-for command in (commands.start, commands.resume, commands.status, commands.stop):
-    app.command()(command)
-run_command_line(app)
-"""
-CLIENT = """
-from common.console import command_line, run_command_line
-from fl_client.take_part import take_part
-app = command_line("client")
-app.callback(invoke_without_command=True)(take_part)
-app.command("webcam")(lambda: None)
-run_command_line(app)
-"""
+SERVER = "from fl_server.cli import main; main()"
+CLIENT = "from fl_client.cli import main; main()"
 PATTERNS = {"anna": 0.0123456789, "ben": -0.0345678912}
 """What each device sends in every place; their mean is neither."""
 TELLTALE = """
