@@ -181,14 +181,17 @@ def _enrol(invitation: JoinCode, home: Path, device_name: str, now: Callable[[],
     certificate = load_certificate(reply.certificate)
     if certificate.public_key() != device_key.public_key():
         raise EnrolmentError("The server answered with a certificate for another key: it is not to be trusted.")
-    record = _Record(
-        address=invitation.address,
-        fleet_port=reply.fleet_port,
-        enrol_port=invitation.port,
-        device_port=reply.device_port,
-        device_name=reply.device_name,
-        publisher=PublicKey(reply.publisher_key).raw.hex(),
-    )
+    try:
+        record = _Record(
+            address=invitation.address,
+            fleet_port=reply.fleet_port,
+            enrol_port=invitation.port,
+            device_port=reply.device_port,
+            device_name=reply.device_name,
+            publisher=PublicKey(reply.publisher_key).raw.hex(),
+        )
+    except (ValidationError, IntegrityError) as error:
+        raise EnrolmentError("The server's answer makes no sense: it is not to be trusted.") from error
     write_atomic(home / "ca.pem", certificate_pem(authority), mode=0o600)
     write_atomic(home / "flower.pub", public_pem(flower_key.public_key()), mode=0o600)
     write_atomic(home / "device.pem", certificate_pem(certificate), mode=0o600)

@@ -248,8 +248,16 @@ def _caller(context: Any) -> str:
     return serial_of(load_certificate(pem[0]))
 
 
+class _BriefHealth(health.HealthServicer):  # type: ignore[misc]
+    """Health without `Watch`: its streams never end, and a few from a stranger would hold every place."""
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """Refused; ask `Check` again."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Watch is not served; call Check.")
+
+
 async def _add_health(server: Any, service: str) -> None:
-    servicer = health.HealthServicer()
+    servicer = _BriefHealth()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ("", service):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -275,7 +283,11 @@ def _options(limits: Limits, *, brief: bool) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ]
     if brief:
-        options += [("grpc.max_connection_idle_ms", 30_000), ("grpc.max_connection_age_ms", 60_000)]
+        options += [
+            ("grpc.max_connection_idle_ms", 30_000),
+            ("grpc.max_connection_age_ms", 60_000),
+            ("grpc.max_connection_age_grace_ms", 5_000),
+        ]
     return options
 
 

@@ -73,6 +73,7 @@ class Devices:
     def __init__(self, roster: Roster, link: SuperLink, say: Callable[[str], None]) -> None:
         self._roster, self._link, self._say = roster, link, say
         self._seen: tuple[EnrolledDevice, ...] | None = None
+        self._unlisted: set[bytes] = set()
 
     def synchronise(self) -> bool:
         """Bring the roster's changes to Flower; whether there were any."""
@@ -81,9 +82,17 @@ class Devices:
             return False
         wanted = {device.flower_key_bytes: device for device in devices if not device.revoked}
         known = self._link.enrolled()
-        for key in known.keys() - wanted.keys():
+        revoked = {device.flower_key_bytes for device in devices if device.revoked}
+        for key in known.keys() & revoked:
             self._link.revoke(key)
-        for key in wanted.keys() - known.keys():
+        # Revocation is for good. A list that was moved away, or put back from an old copy, is no reason for it.
+        unlisted = known.keys() - wanted.keys() - revoked
+        for key in unlisted:
+            self._link.suspend(key)
+        if unlisted - self._unlisted:
+            self._say(f"{len(unlisted)} enrolled devices are not on the list any more and are kept out: put devices.json back.")
+        back, self._unlisted = self._unlisted - unlisted, unlisted
+        for key in (wanted.keys() - known.keys()) | (wanted.keys() & back):
             try:
                 self._link.enrol(key, wanted[key].name)
             except RunError as error:
@@ -181,11 +190,12 @@ def serve(plan: Plan, say: Callable[[str], None], stop: threading.Event) -> Stat
                     written = time.monotonic()
                     _write_status(plan, endpoint, state, devices.online())
                 trouble = ""
-            except (EmoflError, OSError) as error:
+            except Exception as error:
                 if str(error) != trouble:
                     trouble = str(error)
-                    log.error("%s", error)
-                    say(f"{error} The server goes on.")
+                    log.exception("The server goes on.")
+                    said = str(error) if isinstance(error, EmoflError | OSError) else f"{type(error).__name__}; see {LOG}."
+                    say(f"{said} The server goes on.")
             if plan.until_finished and state in ("finished", "failed"):
                 break
         with suppress(OSError):

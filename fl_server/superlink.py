@@ -11,7 +11,6 @@ import os
 import secrets
 import ssl
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +30,7 @@ from flwr.common.constant import (
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, FLWR_IN_MEMORY_DB_NAME, NodeStatus
@@ -74,6 +74,9 @@ _FLEET_ROUTES: dict[str, Route] = {
 }
 """Arrays travel in objects of at most 5 MiB, each with 180 s to arrive. Registering over the network is not on the list."""
 _LOCAL = Route(64 * 2**20, 120.0)
+
+MOST_OBJECTS = 2_000
+"""Objects that one reply may consist of; the largest network has a few hundred arrays, in pieces of at most 5 MiB."""
 
 PYPROJECT = b"""
 [project]
@@ -161,6 +164,7 @@ class SuperLink:
             raise RunError("Flower did not give a database state; flwr 1.41.0 is needed.")
         self._state = state
         self._nodes: dict[bytes, int] = {}
+        self._suspended: set[bytes] = set()
         app = create_app(_settings(admin_token), _NothingBeside)
         # create_app made a state of its own, with one place for messages and what they carry; ours takes its place.
         app.state.linkstate_factory = app.state.runtime_state_factory = factory
@@ -209,6 +213,7 @@ class SuperLink:
         except ValueError as error:
             raise RunError(f"The key of {name} was revoked; a device that comes back needs a new key.") from error
         self._nodes[public_key] = node
+        self._suspended.discard(public_key)
         return node
 
     def revoke(self, public_key: bytes) -> None:
@@ -217,6 +222,11 @@ class SuperLink:
         node = self._state.get_node_id_by_public_key(public_key)
         if node is not None:
             self._state.delete_node(NOOP_FLWR_AID, node)
+
+    def suspend(self, public_key: bytes) -> None:
+        """Refuse the device until `enrol` is called for it again; it keeps its node id and goes on trying."""
+        if self._nodes.pop(public_key, None) is not None:
+            self._suspended.add(public_key)
 
     def enrolled(self) -> dict[bytes, tuple[int, bool]]:
         """Node id and whether it is online, by the PEM of the device's key."""
@@ -264,9 +274,12 @@ class SuperLink:
             age = (now() - datetime.fromisoformat(stamp)).total_seconds()
             if len(key) > 1024 or not verify_signature(bytes_to_public_key(key), stamp.encode(), signature):
                 return Refusal(401, "unsigned")
-        except (KeyError, ValueError, TypeError, Base64Error):
+        except Exception:
+            # Keys of other kinds and curves raise what they like, and a stranger's nonsense must not fill the log.
             return Refusal(401, "unsigned")
         node = self._nodes.get(key)
+        if node is None and key in self._suspended:
+            return Refusal(503, "suspended")
         if node is None:
             return Refusal(401, "revoked" if self._was_enrolled(key) else "not-enrolled")
         if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
@@ -278,14 +291,18 @@ class SuperLink:
     def _inspect(self, path: str, headers: Headers, body: bytes) -> Refusal | None:
         """Replies are the sender's own, and come without content: what is in an envelope would be written to the database."""
         try:
-            messages = PushMessagesRequest.FromString(body).messages_list
+            request = PushMessagesRequest.FromString(body)
         except DecodeError:
             return Refusal(400, "malformed")
+        messages = request.messages_list
         node = self._nodes.get(b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER]))
         if len(messages) != 1 or messages[0].metadata.src_node_id != node:
             return Refusal(400, "not-yours")
         if messages[0].content.ByteSize() or len(messages[0].error.reason) > 100:
             return Refusal(400, "content-in-envelope")
+        trees = request.message_object_trees
+        if len(trees) != 1 or not _is_plain(trees[0]):
+            return Refusal(400, "malformed")
         return None
 
     def _was_enrolled(self, key: bytes) -> bool:
@@ -338,3 +355,20 @@ def _settings(admin_token: str) -> SuperLinkLifespanConfig:
         isolation="process",
         runtime_dependency_install=False,
     )
+
+
+def _is_plain(tree: ObjectTree) -> bool:
+    """Whether a tree of objects is small and names each object's children once: Flower expands it by name, under a lock.
+
+    An object that is given twice with different children makes that expansion double at every level.
+    """
+    children: dict[str, list[str]] = {}
+    waiting, nodes = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        nodes += 1
+        named = [child.object_id for child in node.children]
+        if nodes > MOST_OBJECTS or children.setdefault(node.object_id, named) != named:
+            return False
+        waiting.extend(node.children)
+    return True

@@ -30,15 +30,20 @@ class FakeLink:
 
     nodes: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
     lost: set[bytes] = field(default_factory=set)
+    suspended: set[bytes] = field(default_factory=set)
 
     def enrol(self, key: bytes, name: str) -> int:
         if key in self.lost:
             raise RunError("revoked")
+        self.suspended.discard(key)
         return self.nodes.setdefault(key, (len(self.nodes) + 10, True))[0]
 
     def revoke(self, key: bytes) -> None:
         self.nodes.pop(key, None)
         self.lost.add(key)
+
+    def suspend(self, key: bytes) -> None:
+        self.suspended.add(key)
 
     def enrolled(self) -> dict[bytes, tuple[int, bool]]:
         return dict(self.nodes)
@@ -56,14 +61,16 @@ def test_flowers_nodes_follow_the_roster(tmp_path: Path, keys: list[bytes]) -> N
     link.enrol(keys[2], "nobody the roster knows")
     roster.add("anna", keys[0], "01")
     assert devices.synchronise()
-    assert set(link.nodes) == {keys[0]}
+    assert set(link.nodes) - link.suspended == {keys[0]}
+    assert not link.lost
     assert not devices.synchronise()
     roster.add("ben", keys[1], "02")
     roster.revoke("anna")
     assert devices.synchronise()
-    assert set(link.nodes) == {keys[1]}
+    assert set(link.nodes) - link.suspended == {keys[1]}
+    assert keys[0] in link.lost
     assert devices.online() == ["ben"]
-    assert said == ["anna is revoked.", "ben has joined."]
+    assert said[1:] == ["anna is revoked.", "ben has joined."]
 
 
 def test_a_device_that_flower_refuses_does_not_stop_the_others(tmp_path: Path, keys: list[bytes]) -> None:
@@ -133,3 +140,20 @@ def test_a_task_and_a_plan_reach_another_process_whole(tmp_path: Path, monkeypat
     assert taken_plan() == plan
     with pytest.raises(RunError, match="fl-server start"):
         taken_plan()
+
+
+def test_a_list_of_devices_that_is_away_for_a_moment_revokes_nobody(tmp_path: Path, keys: list[bytes]) -> None:
+    said: list[str] = []
+    path = tmp_path / "devices.json"
+    roster, link = Roster(path, clock), FakeLink()
+    devices = Devices(roster, link, said.append)  # type: ignore[arg-type]
+    roster.add("anna", keys[0], "01")
+    devices.synchronise()
+    path.rename(tmp_path / "away")
+    assert devices.synchronise()
+    assert link.suspended == {keys[0]}
+    assert not link.lost
+    assert "put devices.json back" in said[-1]
+    (tmp_path / "away").rename(path)
+    assert devices.synchronise()
+    assert not link.suspended

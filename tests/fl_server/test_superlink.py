@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -22,14 +23,15 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import Metadata as ProtoMetadata
-from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common.certificates import new_key, public_pem
 from common.errors import RunError
 from fl_server.start_commands import own_addresses
-from fl_server.superlink import SuperLink
+from fl_server.superlink import MOST_OBJECTS, SuperLink, _is_plain
 from tests.deployed import ADMIN, Deployed, ask, server_app, signed, superlink, write_identity
 
 pytestmark = [
@@ -259,3 +261,39 @@ def test_flower_gives_messages_no_content_in_their_envelope() -> None:
     from flwr.app.message import remove_content_from_message
 
     assert len(message_to_proto(remove_content_from_message(message)).SerializeToString()) < 400
+
+
+def _tower(height: int) -> ObjectTree:
+    """Each level holds the one below twice: once whole, once as a bare name."""
+    tree = ObjectTree(object_id="0")
+    for level in range(1, height):
+        above = ObjectTree(object_id=str(level))
+        above.children.append(tree)
+        above.children.append(ObjectTree(object_id=tree.object_id))
+        tree = above
+    return tree
+
+
+def test_a_tree_that_would_grow_without_end_when_it_is_expanded_is_not_plain() -> None:
+    assert not _is_plain(_tower(20))
+    assert not _is_plain(ObjectTree(object_id="a", children=[ObjectTree(object_id=str(n)) for n in range(MOST_OBJECTS)]))
+    leaf = ObjectTree(object_id="leaf")
+    assert _is_plain(ObjectTree(object_id="a", children=[leaf, leaf]))
+    assert _is_plain(ObjectTree(object_id="a", children=[ObjectTree(object_id=str(n)) for n in range(500)]))
+
+
+def test_keys_of_every_other_kind_are_refused_without_a_traceback(deployed: Deployed) -> None:
+    from base64 import b64encode
+
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    pem = X25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    headers = {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(pem).decode(),
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(b"x").decode(),
+        TIMESTAMP_HEADER: "2026-01-01T00:00:00+00:00",
+    }
+    refusal = deployed.link._admit("/v1/fleet/activate-node", headers)
+    assert refusal is not None
+    assert (refusal.status, refusal.reason) == (401, "unsigned")
