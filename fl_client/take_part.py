@@ -3,16 +3,11 @@
 Faces stay in DIR. What belongs to them, the keys and the privacy ledger, is in DIR/.emofl unless --home says otherwise.
 """
 
-import fcntl
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,7 +27,8 @@ from common.device_api.refusals import (
     ServerUnreachable,
     WrongAuthority,
 )
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError
+from common.processes import only_process, stopping_signals
 
 if TYPE_CHECKING:
     from fl_client.enrolment import Membership
@@ -80,7 +76,8 @@ def _run(
     except OSError as error:
         raise ConfigError(f"{where} cannot be made ({error.strerror}): give a folder that can be written with --home.") from error
     stop = threading.Event()
-    with _only_client(where), _stopping_signals(stop):
+    taken = f"A client takes part with {where} already (process {{process}})."
+    with only_process(where / LOCK, taken), stopping_signals(stop):
         membership = become_member(where, join, name or _default_name())
         out.print(f"Member of {membership.address} as {escape(membership.device_name)}.")
         code = _follow_and_train(membership, data, threads, nice, only_when_charging, stop)
@@ -188,31 +185,3 @@ def _default_name() -> str:
 
 def _say(sentence: str) -> None:
     err.print(escape(sentence), soft_wrap=True)
-
-
-@contextmanager
-def _only_client(home: Path) -> Iterator[None]:
-    with open(os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"A client takes part with {home} already (process {lock.read().strip()}).") from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-@contextmanager
-def _stopping_signals(stop: threading.Event) -> Iterator[None]:
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

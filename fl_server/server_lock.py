@@ -1,15 +1,15 @@
 """Who runs with a server's folder, and what it last said about itself. Small, so that `fl-server status` starts at once."""
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.canonical import decode, encode
-from common.errors import EmoflError, RunError
+from common.errors import EmoflError
 from common.files import write_atomic
+from common.processes import only_process
 
 LOCK, STATUS = "server.lock", "status.json"
 
@@ -21,16 +21,7 @@ def only_server(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another server has it.
     """
-    with open(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                f"A server already runs with {folder} (process {lock.read().strip()}): fl-server stop ends it."
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with only_process(folder / LOCK, f"A server already runs with {folder} (process {{process}}): fl-server stop ends it."):
         yield
 
 

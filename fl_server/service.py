@@ -5,15 +5,13 @@ Whatever ends it, the next `serve` goes on: device ids are in a database, the ru
 
 import logging
 import secrets
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 
 import common.device_api  # noqa: F401  (before anything that imports grpc)
 from common import local_join
@@ -224,20 +222,3 @@ def _write_status(plan: Plan, endpoint: Endpoint, state: State, online: list[str
         "time": _clock().isoformat(timespec="seconds"),
     }
     write_status(plan.folder, known)
-
-
-@contextmanager
-def stopping_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop`; a second one ends the process as usual."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

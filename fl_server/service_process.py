@@ -15,9 +15,10 @@ from typing import NoReturn
 from common.console import err, out, run_command_line
 from common.errors import RunError
 from common.flower_log import log_to
+from common.processes import stopping_signals
 from fl_server.run_folder import RunFolder
 from fl_server.server_folder import ServerFolder
-from fl_server.service import LOG, Plan, serve, stopping_signals
+from fl_server.service import LOG, Plan, serve
 
 PLAN = "EMOFL_PLAN"
 

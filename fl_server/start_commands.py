@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.config import RunConfig, make_config, read_config
+from common.config import RunConfig, make_config, merge_settings, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
 
@@ -74,16 +74,18 @@ def start(
 
     The first start makes a certificate authority, keys and a token in --dir, readable by you alone.
     """
-    values = _settings(
-        {
-            "server": {"rounds": rounds, "min_replies": min_clients, "cohort": cohort, "round_timeout": round_timeout},
-            "privacy": {"epsilon": epsilon},
-            "model": {"name": model, "trainable": trainable},
-            "data": {"path": None if evaluate is None else str(evaluate.expanduser().resolve())},
-            "init": None if init is None else str(init.expanduser().resolve()),
-        },
-        config,
-    )
+    options = {
+        "server.rounds": rounds,
+        "server.min_replies": min_clients,
+        "server.cohort": cohort,
+        "server.round_timeout": round_timeout,
+        "privacy.epsilon": epsilon,
+        "model.name": model,
+        "model.trainable": trainable,
+        "data.path": None if evaluate is None else str(evaluate.expanduser().resolve()),
+        "init": None if init is None else str(init.expanduser().resolve()),
+    }
+    values = merge_settings(read_config(config) if config else {}, nest_settings(options))
     home = (folder or default_folder()).expanduser().resolve()
     _serve(home, _choose_run(home, values, new), host, address, port, until_finished)
 
@@ -161,22 +163,6 @@ def stop(folder: Folder = None) -> None:
 
 def _left_out(reasons: dict[str, int] | None) -> str:
     return "" if not reasons else "; left out: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-
-
-def _settings(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
-    """Values of the file, with the options that were given over them."""
-    values = read_config(file) if file else {}
-    for name, value in options.items():
-        if isinstance(value, dict):
-            given = {key: item for key, item in value.items() if item is not None}
-            if given:
-                group = values.setdefault(name, {})
-                if not isinstance(group, dict):
-                    raise ConfigError(f"{name} is wrong: it is a group of settings, not {group!r}.")
-                group.update(given)
-        elif value is not None:
-            values[name] = value
-    return values
 
 
 def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":

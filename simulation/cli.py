@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from common.config import RunConfig, make_config, read_config
+from common.config import RunConfig, make_config, merge_settings, nest_settings, read_config
 from common.console import command_line, err, out, run_command_line
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError, RunError
@@ -26,28 +26,6 @@ TrainOption = partial(Help, rich_help_panel="Local training")
 RunOption = partial(Help, rich_help_panel="Run")
 Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
-
-
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        if value is not None:
-            *groups, last = name.split(".")
-            target = nested
-            for group in groups:
-                target = target.setdefault(group, {})
-            target[last] = value
-    return nested
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in over.items():
-        known = merged.get(name)
-        if isinstance(value, dict) and known is not None and not isinstance(known, dict):
-            raise ConfigError(f"{name} is wrong: it is a group of settings, not {known!r}.")
-        merged[name] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
-    return merged
 
 
 D = RunConfig()
@@ -138,7 +116,7 @@ def run(
 
     Private by default: every device clips, adds noise and keeps a ledger of what it spent. Without --data, faces are drawn.
     """
-    flags = _nested(
+    flags = nest_settings(
         {
             "data.path": None if data is None else str(data.expanduser().resolve()),
             "data.labels": labels,
@@ -173,7 +151,7 @@ def run(
         raise ConfigError("--resume goes on with the run's own settings; give it alone, or start a new run without it.")
     if non_private and epsilon is not None:
         raise ConfigError("--non-private and --epsilon contradict each other; give one of them.")
-    settings = None if resume else settle(_merge(read_config(config) if config else {}, flags))
+    settings = None if resume else settle(merge_settings(read_config(config) if config else {}, flags))
     perform(settings, folder, resume, backend, workers)
 
 
@@ -181,7 +159,7 @@ def settle(values: dict[str, Any]) -> RunConfig:
     """The configuration of `values`, the classes following the labels."""
     chosen = make_config(values)
     if chosen.data.labels == "ferplus" and "classes" not in values.get("model", {}):
-        values = _merge(values, {"model": {"classes": EMOTIONS_8}})
+        values = merge_settings(values, {"model": {"classes": EMOTIONS_8}})
     return make_config(values)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.certificates import new_key, public_pem
+from common.config import merge_settings, nest_settings, read_config
 from common.errors import ConfigError, ModelError, RunError
 from fl_server import rounds, run_folder
 from fl_server.roster import Roster
@@ -14,7 +15,7 @@ from fl_server.run_folder import RunFolder
 from fl_server.server_lock import only_server, running_server
 from fl_server.service import Devices, Plan
 from fl_server.service_process import PLAN, taken_plan
-from fl_server.start_commands import _choose_run, _settings
+from fl_server.start_commands import _choose_run
 from fl_server.task import Task
 
 TINY = {"model": {"name": "mobilenet_v2_tiny"}}
@@ -93,7 +94,7 @@ def test_one_server_holds_a_folder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_start_goes_on_with_an_unfinished_run_and_begins_another_when_told(tmp_path: Path) -> None:
-    values = _settings({"server": {"rounds": 3, "cohort": None}}, None) | TINY
+    values = merge_settings({}, nest_settings({"server.rounds": 3, "server.cohort": None})) | TINY
     first = _choose_run(tmp_path, values, new=False)
     assert first.config.server.rounds == 3
     assert _choose_run(tmp_path, {}, new=False) == first
@@ -114,10 +115,12 @@ def test_settings_that_cannot_run_leave_no_run_behind(tmp_path: Path) -> None:
 def test_options_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "fl.toml"
     file.write_text("[server]\nrounds = 5\nmin_replies = 4\n")
-    assert _settings({"server": {"rounds": 7, "min_replies": None}}, file) == {"server": {"rounds": 7, "min_replies": 4}}
+    assert merge_settings(read_config(file), nest_settings({"server.rounds": 7, "server.min_replies": None})) == {
+        "server": {"rounds": 7, "min_replies": 4}
+    }
     file.write_text("server = 5\n")
     with pytest.raises(ConfigError, match="group of settings"):
-        _settings({"server": {"rounds": 7}}, file)
+        merge_settings(read_config(file), nest_settings({"server.rounds": 7}))
 
 
 def test_the_names_of_a_runs_files_are_those_that_its_rounds_write() -> None:
