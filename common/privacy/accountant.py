@@ -8,9 +8,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +17,8 @@ from opacus.accountants.analysis import rdp
 from scipy import optimize
 
 from common.errors import PrivacyError
-
-Accountant = Literal["rdp", "prv"]
+from common.privacy.release import Accountant as Accountant
+from common.privacy.release import Release as Release
 
 ORDERS = [1 + x / 10 for x in range(1, 10)] + [1 + x / 4 for x in range(4, 16)] + [float(x) for x in range(5, 64)]
 ORDERS += [float(2**k) for k in range(6, 13)]
@@ -31,27 +29,6 @@ SMALLEST_NOISE, LARGEST_NOISE = 0.1, 100.0
 
 TOLERANCE = 1e-3
 """Relative precision of a calibrated noise multiplier; it is rounded up."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """`steps` noisy gradient sums.
-
-    Attributes:
-        noise_multiplier: sigma; the noise's standard deviation is sigma times the clipping norm.
-        sample_rate: q in (0, 1].
-        steps: how many sums were released.
-    """
-
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not 1e-6 <= self.noise_multiplier <= 1e6:
-            raise PrivacyError(f"A private release needs a noise multiplier from 1e-6 to 1e6, not {self.noise_multiplier}.")
-        if not 0 < self.sample_rate <= 1 or self.steps < 1:
-            raise PrivacyError(f"A release needs a rate in (0, 1] and steps, not {self.sample_rate} and {self.steps}.")
 
 
 def _grouped(releases: Iterable[Release]) -> list[Release]:
@@ -110,8 +87,8 @@ def calibrate_noise(
         high = math.log(calibrate_noise(spent, sample_rate, steps, epsilon, delta, "rdp"))
         low = high - 0.25
     while over(high) > 0:
-        low, high = high, high + math.log(2)
-        if high > math.log(LARGEST_NOISE):
+        low, high = high, min(high + math.log(2), math.log(LARGEST_NOISE))
+        if low == high:
             raise PrivacyError(
                 f"The budget of epsilon {epsilon:g} at delta {delta:g} is spent: {spent_epsilon(spent, delta, accountant):.3f} "
                 f"was used, and no useful noise fits {steps} more steps into what is left."

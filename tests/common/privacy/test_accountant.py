@@ -79,7 +79,7 @@ def test_history_counts_across_runs_and_rounds() -> None:
 @given(
     rate=st.floats(0.01, 1.0),
     steps=st.integers(1, 300),
-    epsilon=st.floats(0.5, 500.0),
+    epsilon=st.floats(2.0, 500.0),
     earlier=st.sampled_from([[], [Release(8.0, 0.02, 5)]]),
 )
 def test_calibrated_noise_fits_the_budget_and_barely_less_would_not(
@@ -118,3 +118,8 @@ def test_a_release_without_noise_rate_or_steps_is_refused(bad: tuple[float, floa
 def test_delta_must_be_a_probability(delta: float) -> None:
     with pytest.raises(PrivacyError):
         spent_epsilon([], delta)
+
+
+def test_a_budget_that_would_need_useless_noise_is_refused_and_not_overspent() -> None:
+    with pytest.raises(PrivacyError, match="no useful noise"):
+        calibrate_noise([], 1.0, 300, 0.5, 1e-5)
