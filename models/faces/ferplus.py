@@ -53,9 +53,9 @@ def read_ferplus(
     """
     if rule not in get_args(Rule):
         raise ConfigError(f"Unknown FER+ rule {rule!r}: choose {', '.join(get_args(Rule))}.")
-    usages, votes = _read_votes(fer2013new_csv)
+    usages, votes = read_votes(fer2013new_csv)
     rows = read_rows(fer2013_csv, usage)
-    _check_pairs(fer2013_csv, rows.usages, fer2013new_csv, usages)
+    check_pairs(fer2013_csv, rows.usages, fer2013new_csv, usages)
     targets, verdict = judge(votes[rows.at], rule)
     verdict = np.where((verdict == _USED) & rows.black, _BLACK, verdict)
     report = RowReport(f"{printable(fer2013new_csv.name)} ({usage or 'all splits'}, {rule})", len(verdict), ())
@@ -101,7 +101,7 @@ def judge(votes: NDArray[np.int64], rule: Rule) -> tuple[NDArray[np.float32], ND
     return targets, verdict
 
 
-def _read_votes(path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def read_votes(path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The usage of each row, and (rows, 10) votes."""
     if not path.exists():
         raise DataError(f"There is no file {path}; {WHERE}.")
@@ -131,7 +131,7 @@ def _read_votes(path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     return tuple(usages), np.array(votes, dtype=np.int64).reshape(-1, len(VOTES))
 
 
-def _check_pairs(faces: Path, faces_usages: tuple[str, ...], votes: Path, votes_usages: tuple[str, ...]) -> None:
+def check_pairs(faces: Path, faces_usages: tuple[str, ...], votes: Path, votes_usages: tuple[str, ...]) -> None:
     remedy = "They must pair row for row: use both files as they were published"
     if len(faces_usages) != len(votes_usages):
         raise DataError(f"{faces} has {len(faces_usages):,} rows and {votes} has {len(votes_usages):,}. {remedy}.")
