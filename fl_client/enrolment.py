@@ -35,12 +35,15 @@ from common.certificates import (
 from common.device_api.proof import enrolment_proof
 from common.device_api.refusals import (
     REASON,
+    ClockWrong,
     EnrolmentError,
     InvitationExpired,
     InvitationUnknown,
     InvitationUsed,
     NotEnrolled,
     ServerUnreachable,
+    TooManyAttempts,
+    WrongAuthority,
     refusal,
 )
 from common.errors import ConfigError, IntegrityError
@@ -48,9 +51,20 @@ from common.files import read_plain, write_atomic, write_once
 from common.identity import PublicKey
 from common.join_code import JoinCode, parse_join_code
 from fl_client.handshake import recognise
+from fl_client.terminal import plain
 
 MEMBERSHIP = "membership.json"
 FILE_LIMIT = 1 << 16
+HARMLESS = (
+    InvitationUnknown,
+    InvitationUsed,
+    InvitationExpired,
+    ServerUnreachable,
+    TooManyAttempts,
+    ClockWrong,
+    WrongAuthority,
+)
+"""Failures to join anew that say nothing against a membership."""
 
 
 class _Record(BaseModel):
@@ -60,7 +74,7 @@ class _Record(BaseModel):
     fleet_port: int = Field(ge=1, le=65535)
     enrol_port: int = Field(ge=1, le=65535)
     device_port: int = Field(ge=1, le=65535)
-    device_name: str = Field(min_length=1)
+    device_name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     publisher: str
 
 
@@ -89,6 +103,11 @@ class Membership:
     def ca_file(self) -> Path:
         """The server's authority, PEM."""
         return self.home / "ca.pem"
+
+    @property
+    def authority(self) -> str:
+        """Fingerprint of the server's authority, 64 hexadecimal digits."""
+        return fingerprint(load_certificate(self.ca_file.read_bytes()))
 
     @property
     def flower_key_file(self) -> Path:
@@ -133,13 +152,16 @@ def enrol(
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     timeout_seconds: float = 15.0,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Membership:
     """Join the server that `code` names, and keep the membership in `home`. A broken enrolment is simply run again.
 
-    A member of this very server stays one when the code is no longer good, or the server does not answer.
+    A member of this very server stays one when the code is no longer good, the server does not answer or lets nobody in now, or
+    somebody else answers.
 
     Args:
         device_name: as the operator will see it; what a name cannot hold is replaced by dashes.
+        say: told why a member was not enrolled anew.
 
     Raises:
         ConfigError: the code has a typing error, or this device belongs to another server already.
@@ -150,9 +172,10 @@ def enrol(
     known = _known(home, invitation)
     try:
         return _enrol(invitation, home, device_name, now, timeout_seconds)
-    except (InvitationUnknown, InvitationUsed, InvitationExpired, ServerUnreachable):
+    except HARMLESS as error:
         if known is None:
             raise
+        say(f"This device is a member already and stays one; the join code was not used: {error}")
         return known
 
 
@@ -235,7 +258,7 @@ def refused(error: grpc.RpcError, where: str) -> EnrolmentError:
     """What a failed call means for a person."""
     reasons = [value for key, value in (error.trailing_metadata() or ()) if key == REASON]
     if reasons:
-        return refusal(str(reasons[0]), error.details() or "")
+        return refusal(str(reasons[0]), plain(error.details() or ""))
     if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ServerUnreachable(f"The server {where} is busy: try again in a minute.")
     return ServerUnreachable(f"The server {where} does not answer: check the network, and that it runs.")

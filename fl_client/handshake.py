@@ -5,8 +5,10 @@
 
 import socket
 import ssl
+import threading
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -14,9 +16,11 @@ from cryptography.exceptions import InvalidSignature
 from common.certificates import fingerprint, names_of, normal_name
 from common.device_api.refusals import ClockWrong, ServerUnreachable, WrongAuthority
 
+Result = TypeVar("Result")
+
 
 def recognise(address: str, port: int, expected: str, now: datetime, timeout_seconds: float = 10.0) -> x509.Certificate:
-    """The certificate of the server's authority. Nothing but a TLS greeting is sent.
+    """The certificate of the server's authority. Nothing but a TLS greeting is sent. Ctrl-C ends it at once.
 
     Args:
         expected: SHA-256 of the authority's certificate, 64 hexadecimal digits.
@@ -26,7 +30,7 @@ def recognise(address: str, port: int, expected: str, now: datetime, timeout_sec
         WrongAuthority: somebody else answers.
         ClockWrong: the server's certificate does not hold at `now`.
     """
-    chain = _chain(address, port, timeout_seconds)
+    chain = _leaving_room_for_signals(lambda: _chain(address, port, timeout_seconds))
     leaf, authority = chain[0], chain[-1]
     if fingerprint(authority) != expected:
         raise WrongAuthority
@@ -49,6 +53,27 @@ def recognise(address: str, port: int, expected: str, now: datetime, timeout_sec
             "address that devices use, and make a new join code."
         )
     return authority
+
+
+def _leaving_room_for_signals(work: Callable[[], Result]) -> Result:
+    """`work` in a thread, because looking up a name holds up signals for many seconds; it must write nothing."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="handshake", daemon=True).start()
+    done.wait()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _chain(address: str, port: int, timeout_seconds: float) -> list[x509.Certificate]:

@@ -8,95 +8,93 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from flwr.app import Context, Message
-from flwr.supercore.app_utils import start_parent_process_monitor
 
-from common.config import Settings, read_config
 from common.errors import ConfigError, EmoflError, RunError
 from common.flower_log import log_to
+from common.privacy.ledger import LedgerPlace
+from common.processes import end_with_parent
 from fl_client.enrolment import load_membership
+from fl_client.node_settings import Ending, NodeSettings
+from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
+from fl_client.policy_file import PolicyFile
 from fl_client.supernode import Answers, Server, take_part
+from fl_client.terminal import PlainFormatter
 
 log = logging.getLogger("emofl.client")
 
-VARIABLE = "EMOFL_NODE"
-LEDGER, POLICY = "ledger.jsonl", "policy.toml"
 POWER = Path("/sys/class/power_supply")
-
-
-class NodeSettings(Settings):
-    """What the process is told.
-
-    Attributes:
-        home: membership, ledger and policy.
-        data: the folder of faces.
-        threads: for training.
-        nice: how much lower its priority is.
-        only_when_charging: ask for no work on battery.
-        poll: seconds between questions for work.
-        parent: process id of the supervisor, with which this process ends; None for none.
-    """
-
-    home: Path
-    data: Path
-    threads: int = 1
-    nice: int = 0
-    only_when_charging: bool = False
-    poll: float = 3.0
-    parent: int | None = None
-
-    def environment(self) -> dict[str, str]:
-        """Variables that hand the settings to the process."""
-        return {VARIABLE: self.model_dump_json(), "OMP_NUM_THREADS": str(self.threads)}
-
-    @classmethod
-    def take(cls, environment: Mapping[str, str]) -> "NodeSettings":
-        """As `environment` wrote it.
-
-        Raises:
-            RunError: this process was started by somebody else.
-        """
-        try:
-            return cls.model_validate_json(environment[VARIABLE])
-        except (KeyError, ValueError) as error:
-            raise RunError("This program is started by `fl-client --data DIR` alone.") from error
+FORM, DATES = "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"
 
 
 class LateApp:
-    """The installed ClientApp, imported with the first message: a device that waits needs no torch."""
+    """The installed ClientApp, imported with the first message: a device that waits needs no torch.
 
-    def __init__(self, settings: NodeSettings, policy: Policy) -> None:
-        self._settings, self._policy = settings, policy
-        self._app: Answers | None = None
+    After each message it tells the owner what the privacy budget has come to. A change of the rules makes the app anew.
+    """
+
+    def __init__(self, settings: NodeSettings, ledger: LedgerPlace, rules: Callable[[], Policy]) -> None:
+        self._settings, self._ledger, self._rules = settings, ledger, rules
+        self._made: tuple[Policy, Answers] | None = None
+        self._told: tuple[int, Policy] | None = None
 
     def __call__(self, message: Message, context: Context) -> Message:
         """As the ClientApp."""
-        if self._app is None:
+        rules = self._rules()
+        if self._made is None or self._made[0] != rules:
             from fl_client.folder_device import folder_app
 
             settings = self._settings
-            self._app = folder_app(settings.data, settings.home / LEDGER, self._policy, settings.threads)
-        return self._app(message=message, context=context)
+            self._made = rules, folder_app(settings.data, settings.home, self._ledger, rules, settings.threads)
+        try:
+            return self._made[1](message=message, context=context)
+        finally:
+            self._tell(rules)
+
+    def _tell(self, rules: Policy) -> None:
+        from fl_client.spending import survey
+
+        with contextlib.suppress(EmoflError, OSError):  # the app has said what is wrong with the ledger
+            now = self._ledger.path.stat().st_size, rules
+            if now != self._told:
+                self._told = now
+                log.info("%s", survey(self._ledger, rules).sentence)
 
 
-def read_policy(home: Path) -> Policy:
-    """The owner's rules in policy.toml, or the defaults where there is none.
+class Hours:
+    """Whether the device asks for work: by its owner's hours, and on mains where that is wanted. Says when that changes."""
 
-    Raises:
-        ConfigError: the file is malformed; nothing runs then, because a rule could be lost.
-    """
-    path = home / POLICY
-    if not path.exists():
-        return Policy()
-    try:
-        return Policy.model_validate(read_config(path))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not a policy: {error}.") from error
+    def __init__(
+        self,
+        rules: Callable[[], Policy],
+        only_when_charging: bool,
+        now: Callable[[], datetime] = datetime.now,
+        unplugged: Callable[[], bool] | None = None,
+    ) -> None:
+        self._rules, self._only_when_charging, self._now = rules, only_when_charging, now
+        self._unplugged = unplugged or on_battery
+        self._said: str | None = None
+
+    def __call__(self) -> bool:
+        """Asked before each look for a message.
+
+        Raises:
+            ConfigError: the rules' file was damaged.
+        """
+        objection = self._rules().out_of_hours(self._now())
+        reason = "hours" if objection else None
+        if objection is None and self._only_when_charging and self._unplugged():
+            reason, objection = "battery", "On battery."
+        if reason != self._said:
+            log.info("%s", f"{objection} No work is asked for." if objection else "Asking for work again.")
+            self._said = reason
+        return objection is None
 
 
 def on_battery(power: Path = POWER) -> bool:
@@ -113,8 +111,10 @@ def on_battery(power: Path = POWER) -> bool:
 
 
 def main() -> NoReturn:
-    """Entry point; the exit code is a `fl_client.supernode.Ending`, or that of an `EmoflError`."""
-    log_to(sys.stderr, flower=logging.CRITICAL, form="%(asctime)s %(message)s")
+    """Entry point; the exit code is an `Ending`, or that of an `EmoflError`."""
+    log_to(sys.stderr, flower=logging.CRITICAL, form=FORM)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PlainFormatter(FORM, DATES))
     # Flower's heartbeat thread dies of a refusal that `take_part` reads, too; what it prints tells nobody anything.
     threading.excepthook = lambda what: log.debug("a thread ended", exc_info=what.exc_value)
     try:
@@ -122,18 +122,21 @@ def main() -> NoReturn:
         if settings.parent is not None:
             if os.getppid() != settings.parent:
                 raise RunError("The process that watched over this one is gone.")
-            start_parent_process_monitor(settings.parent)
+            end_with_parent(settings.parent, int(Ending.STOPPED))
         os.nice(settings.nice)
         membership = load_membership(settings.home)
+        rules = PolicyFile(settings.home)
+        if objection := rules.policy.strange_server(membership.authority):
+            raise ConfigError(objection)
         server = Server(
             f"{membership.address}:{membership.fleet_port}", membership.ca_file, membership.flower_keys(), settings.poll
         )
-        app = LateApp(settings, read_policy(settings.home))
         ending = take_part(
             server,
-            app,
+            LateApp(settings, own_ledger(settings.home, settings.data, membership.authority), lambda: rules.policy),
             on_ready=lambda node: log.info("Connected to %s as %s.", server.address, membership.device_name),
-            may_work=lambda: not (settings.only_when_charging and on_battery()),
+            may_work=Hours(lambda: rules.policy, settings.only_when_charging),
+            chunk_bytes=settings.chunk_size * 1024,
         )
     except EmoflError as error:
         log.error("%s", error)

@@ -1,25 +1,74 @@
-"""The device's own rules. A server's request is a wish; what breaks a rule here is refused before anything is computed."""
+"""The device's own rules. A server's request is a wish; what breaks a rule here is refused before anything is computed.
 
-from pydantic import Field
+Pure: each rule answers with an objection, a sentence for the device's owner, or None. `fl_client.policy_file` keeps them.
+"""
+
+import re
+from datetime import datetime, time
+
+from pydantic import Field, field_validator
 
 from common.config import PrivacyConfig, Settings
+from common.secagg.graph import SMALLEST
+
+WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
 class Policy(Settings):
-    """What the device's owner allows.
+    """What the device's owner allows; each field's description says what it means."""
 
-    Attributes:
-        largest_epsilon: ceiling of the cumulative record-level epsilon, whatever a server asks.
-        largest_delta: ceiling of delta; below 1 / n it must stay in any case.
-        allow_non_private: take part in runs without any privacy.
-        most_steps, largest_batch: of one round, so that a request cannot keep the device busy for ever.
-    """
+    largest_epsilon: float = Field(
+        default=8.0, gt=0, description="Ceiling of everything ever spent on these faces, whoever asks (record level)."
+    )
+    largest_delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="Ceiling of delta; it must stay below 1 / faces in any case."
+    )
+    allow_non_private: bool = Field(default=False, description="Take part in runs without any privacy.")
+    require_secure_aggregation: bool = Field(
+        default=True, description="Send an update into a secure sum alone, never in the clear to the server."
+    )
+    smallest_cohort: int = Field(default=SMALLEST, ge=SMALLEST, description="Devices that a secure sum must hold at least.")
+    accept_new_devices: bool = Field(default=True, description="Add up with devices that this one has not met before.")
+    hours: tuple[str, ...] = Field(
+        default=(), description="When to ask for work, local time, as 22:00-06:00; several are separated by commas; none: always."
+    )
+    allowed_servers: tuple[str, ...] = Field(
+        default=(), description="Fingerprints of servers' authorities, 64 hexadecimal digits; none: the one that was joined."
+    )
+    most_steps: int = Field(default=10_000, ge=1, description="Training steps of one round.")
+    largest_batch: int = Field(default=4096, ge=1, description="Faces of one training step, as expected.")
 
-    largest_epsilon: float = Field(default=8.0, gt=0)
-    largest_delta: float = Field(default=1e-5, gt=0, lt=1)
-    allow_non_private: bool = False
-    most_steps: int = Field(default=10_000, ge=1)
-    largest_batch: int = Field(default=4096, ge=1)
+    @field_validator("hours")
+    @classmethod
+    def _known_hours(cls, windows: tuple[str, ...]) -> tuple[str, ...]:
+        for window in windows:
+            found = WINDOW.fullmatch(window)
+            if found is None or found.group(1, 2) == found.group(3, 4):
+                raise ValueError(f"{window!r} is no time of day: write 22:00-06:00, and nothing for the whole day")
+        return windows
+
+    @field_validator("allowed_servers")
+    @classmethod
+    def _known_servers(cls, fingerprints: tuple[str, ...]) -> tuple[str, ...]:
+        for fingerprint in fingerprints:
+            if not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
+                raise ValueError(f"{fingerprint[:80]!r} is no fingerprint: it has 64 hexadecimal digits, in lower case")
+        return fingerprints
+
+    def out_of_hours(self, now: datetime) -> str | None:
+        """Why no work is asked for at `now`, the device's local time. A window holds its first minute and not its last."""
+        clock = now.time().replace(tzinfo=None)
+        for window in self.hours:
+            first, last = (time.fromisoformat(part) for part in window.split("-"))
+            if first <= clock < last if first < last else clock >= first or clock < last:
+                return None
+        return f"It is {clock:%H:%M}, outside of this device's hours ({', '.join(self.hours)})." if self.hours else None
+
+    def strange_server(self, authority: str) -> str | None:
+        """Why nothing is done for the server whose authority's certificate has this fingerprint, 64 hexadecimal digits."""
+        if self.allowed_servers and authority not in self.allowed_servers:
+            return f"The server's fingerprint {authority} is not among the servers that this device allows (allowed_servers)."
+        return None
 
     def too_much(self, steps: int, batch: float) -> str | None:
         """Why a round of `steps` steps with `batch` expected examples each is refused, or None."""
@@ -30,8 +79,17 @@ class Policy(Settings):
             )
         return None
 
-    def objection(self, wish: PrivacyConfig, examples: int) -> str | None:
-        """Why a request for data of `examples` faces is refused, as a sentence for the device's owner, or None."""
+    def objection(self, wish: PrivacyConfig, examples: int, *, secure: bool = True, cohort: int | None = None) -> str | None:
+        """Why a request for data of `examples` faces is refused, as a sentence for the device's owner, or None.
+
+        Args:
+            secure: whether the update would go into a secure sum.
+            cohort: devices whose updates would be added up, where that is known already.
+        """
+        if self.require_secure_aggregation and not secure:
+            return "The server asks for this device's update by itself; this device sends it into a secure sum alone."
+        if cohort is not None and cohort < self.smallest_cohort:
+            return f"The server asks for a cohort of {cohort} devices; this device takes part from {self.smallest_cohort} on."
         if not wish.private:
             return (
                 None if self.allow_non_private else "The server asks to train without privacy, which this device does not allow."

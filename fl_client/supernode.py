@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from flwr.app import Context, Message, RecordDict
 from flwr.app.error import Error
+from flwr.app.message import array as flower_array
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ErrorCode
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
@@ -48,10 +48,14 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from common.errors import EmoflError, ReplyError
+from fl_client.node_settings import CHUNK_KIB, Ending
 
 log = logging.getLogger("emofl.client")
 
 ACCEPTED_TYPES = frozenset({"train"})
+CHUNK_KNOB = "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"
+SOON = 0.25
+"""Seconds after a message until the first look for another."""
 MOST_OBJECTS = 20_000
 """Of one message; a model of 200 parameters has about 400."""
 MOST_BYTES = 512 * 2**20
@@ -63,18 +67,6 @@ class Answers(Protocol):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """The reply to a message."""
-
-
-class Ending(IntEnum):
-    """How a connection ended; also the exit code of the process that held it."""
-
-    STOPPED = 0
-    LOST = 75
-    NOT_ENROLLED = 76
-    CLOCK = 77
-    UNTRUSTED = 78
-    REFUSED = 79
-    REVOKED = 80
 
 
 @dataclass(frozen=True)
@@ -107,6 +99,7 @@ def take_part(
     app: Answers,
     on_ready: Callable[[int], None] = lambda node: None,
     may_work: Callable[[], bool] = lambda: True,
+    chunk_bytes: int = CHUNK_KIB * 1024,
 ) -> Ending:
     """Answer messages until the connection ends. Call it from the main thread: it uses signals.
 
@@ -115,8 +108,9 @@ def take_part(
     Args:
         on_ready: told the node id once the server has accepted the device.
         may_work: asked before each look for a message.
+        chunk_bytes: size of the pieces in which arrays of a reply travel; each has 180 s to arrive.
     """
-    with _signals():
+    with _signals(), _chunks_of(chunk_bytes):
         try:
             with http_request_response(server.address, False, server.ca_file.read_bytes(), server.keys) as connection:
                 on_ready(connection[0])
@@ -174,6 +168,17 @@ def _read_refusal(response: httpx.Response, now: datetime) -> Ending:
 
 
 @contextmanager
+def _chunks_of(size: int) -> Iterator[None]:
+    """Flower reads its size of pieces, 5 MiB, from one place of the process whenever an array is taken apart."""
+    before = getattr(flower_array, CHUNK_KNOB)
+    setattr(flower_array, CHUNK_KNOB, size)
+    try:
+        yield
+    finally:
+        setattr(flower_array, CHUNK_KNOB, before)
+
+
+@contextmanager
 def _signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stopped
@@ -201,7 +206,8 @@ class _Node:
         self._context: Context | None = None
 
     def serve(self, poll: float, may_work: Callable[[], bool]) -> None:
-        """Until something raises."""
+        """Until something raises. After a message it looks again soon, then less often: the steps of a sum follow closely."""
+        pause = poll
         while True:
             received = None
             try:
@@ -212,7 +218,10 @@ class _Node:
                 log.info("The run is over; its message is dropped.")
                 received = None
             if received is None:
-                time.sleep(poll)
+                time.sleep(pause)
+                pause = min(poll, 1.2 * pause)
+            else:
+                pause = min(poll, SOON)
 
     def _handle(self, message: Message, tree: ObjectTree) -> None:
         metadata = message.metadata

@@ -28,12 +28,18 @@ from common.device_api.refusals import (
     WrongAuthority,
 )
 from common.errors import ConfigError
+from common.join_code import LONGEST, parse_join_code
+from common.privacy.ledger import Ledger
 from common.processes import only_process, stopping_signals
+from fl_client.node_settings import CHUNK_KIB, FINAL, LOCK, REGISTRY, Ending, NodeSettings
+from fl_client.own_ledger import home_of, own_ledger
+from fl_client.policy import Policy
+from fl_client.policy_file import read_policy
+from fl_client.terminal import plain
 
 if TYPE_CHECKING:
     from fl_client.enrolment import Membership
 
-HOME, REGISTRY, LOCK = ".emofl", "registry", "lock"
 LOCAL_PATIENCE = 15.0
 """Seconds for the server on this machine to offer another code, when two devices took the same one."""
 
@@ -44,13 +50,20 @@ def take_part(
         Path | None, typer.Option(help="Your faces: one folder of pictures per emotion, as my_faces/happiness/1.png.")
     ] = None,
     join: Annotated[
-        str | None, typer.Option(help="The code from `fl-server invite`; needed once, and not on the server's machine.")
+        str | None,
+        typer.Option(
+            help="The code from `fl-server invite`; needed once, and not on the server's machine. - reads it from standard "
+            "input, so that no list of processes shows it."
+        ),
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Where keys and the privacy ledger live (default: .emofl in --data).")] = None,
     name: Annotated[str | None, typer.Option(help="What the server's operator sees as this device's name.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads for training.")] = 1,
     nice: Annotated[int, typer.Option(min=0, max=19, help="Lower the priority of training; 19 is lowest.")] = 5,
     only_when_charging: Annotated[bool, typer.Option("--only-when-charging", help="Take no work on battery.")] = False,
+    chunk_size: Annotated[
+        int, typer.Option(min=64, max=5120, help="KiB of the pieces in which an update travels; fewer for slow links.")
+    ] = CHUNK_KIB,
 ) -> None:
     """Train on this device's own faces under differential privacy, and use the published model.
 
@@ -58,52 +71,58 @@ def take_part(
     """
     if context.invoked_subcommand is not None:
         if data is not None:
-            raise ConfigError(f"--data takes part in training; give it without `{context.invoked_subcommand}`.")
+            raise ConfigError(
+                f"--data takes part in training; give it after `{context.invoked_subcommand}` if that is what you want to run."
+            )
         return
     if data is None:
         out.print(context.get_help())
         raise ConfigError("Give --data DIR to take part, or a command.")
-    _run(data.expanduser().resolve(), join, home, name, threads, nice, only_when_charging)
+    faces = data.expanduser().resolve()
+    settings = NodeSettings(
+        home=home_of(faces, home),
+        data=faces,
+        threads=threads,
+        nice=nice,
+        only_when_charging=only_when_charging,
+        chunk_size=chunk_size,
+        parent=os.getpid(),
+    )
+    _run(settings, _typed() if join == "-" else join, name or _default_name())
 
 
-def _run(
-    data: Path, join: str | None, home: Path | None, name: str | None, threads: int, nice: int, only_when_charging: bool
-) -> None:
-    _check_faces(data)
-    where = home.expanduser().resolve() if home else data / HOME
+def _run(settings: NodeSettings, join: str | None, name: str) -> None:
+    _check_faces(settings.data)
+    home = settings.home
+    ledger = Ledger(own_ledger(home, settings.data))  # nothing is made, joined or trained with one that was lost, cut or put back
     try:
-        where.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise ConfigError(f"{where} cannot be made ({error.strerror}): give a folder that can be written with --home.") from error
-    stop = threading.Event()
-    taken = f"A client takes part with {where} already (process {{process}})."
-    with only_process(where / LOCK, taken), stopping_signals(stop):
-        membership = become_member(where, join, name or _default_name())
-        out.print(f"Member of {membership.address} as {escape(membership.device_name)}.")
-        code = _follow_and_train(membership, data, threads, nice, only_when_charging, stop)
+        raise ConfigError(f"{home} cannot be made ({error.strerror}): give a folder that can be written with --home.") from error
+    with only_process(home / LOCK, f"A client takes part with {home} already (process {{process}})."):
+        rules = read_policy(home)
+        with ledger.locked():
+            pass  # its anchor is set, if it has none yet
+        membership = become_member(home, join, name, rules)  # without handlers of ours: Ctrl-C ends it at once
+        if objection := rules.strange_server(membership.authority):
+            raise ConfigError(objection)
+        stop = threading.Event()
+        with stopping_signals(stop):
+            out.print(f"Member of {escape(membership.address)} as {escape(membership.device_name)}.")
+            code = _follow_and_train(membership, settings, stop)
     _conclude(code)
 
 
-def _follow_and_train(
-    membership: "Membership", data: Path, threads: int, nice: int, only_when_charging: bool, stop: threading.Event
-) -> int | None:
+def _follow_and_train(membership: "Membership", settings: NodeSettings, stop: threading.Event) -> int | None:
     from fl_client.model_link import ModelLink
     from fl_client.supervisor import Supervisor
 
     registry = membership.home / REGISTRY
     link = ModelLink(membership, registry, say=_say)
     out.print(f"[bold]fl-client webcam --registry {escape(str(registry))}[/] uses the newest model.", soft_wrap=True)
-    settings = {
-        "home": str(membership.home),
-        "data": str(data),
-        "threads": threads,
-        "nice": nice,
-        "only_when_charging": only_when_charging,
-        "parent": os.getpid(),
-    }
     supervisor = Supervisor(
         [sys.executable, "-P", "-m", "fl_client.node_process"],
-        dict(os.environ) | node_environment(settings),
+        dict(os.environ) | settings.environment(),
         FINAL,
         _say,
     )
@@ -114,29 +133,22 @@ def _follow_and_train(
         link.stop()
 
 
-NOT_ENROLLED, REVOKED = 76, 80
-"""As `fl_client.supernode.Ending`, which imports Flower: this process stays small."""
-FINAL = frozenset({NOT_ENROLLED, REVOKED, ConfigError.exit_code})
-
-
-def node_environment(settings: dict[str, object]) -> dict[str, str]:
-    """As `fl_client.node_process.NodeSettings.environment`, without importing torch."""
-    import json
-
-    return {"EMOFL_NODE": json.dumps(settings), "OMP_NUM_THREADS": str(settings["threads"])}
-
-
-def become_member(home: Path, join: str | None, name: str) -> "Membership":
+def become_member(home: Path, join: str | None, name: str, rules: Policy | None = None) -> "Membership":
     """The membership in `home`, or a new one by `join` or by what a server of this user on this machine offers.
+
+    Args:
+        rules: the owner's; a server that they do not allow is told nothing.
 
     Raises:
         EnrolmentError: the server refuses, cannot be reached, or there is no code.
-        ConfigError: the code has a typing error, or the device belongs to another server.
+        ConfigError: the code has a typing error, or the device belongs to another server, or the owner does not allow this one.
     """
     from fl_client.enrolment import enrol, load_membership
 
+    rules = rules or Policy()
     if join is not None:
-        return enrol(join, home, name)
+        _refuse_strangers(join, rules)
+        return enrol(join, home, name, say=_say)
     try:
         return load_membership(home)
     except NotEnrolled:
@@ -146,13 +158,31 @@ def become_member(home: Path, join: str | None, name: str) -> "Membership":
     tried: str | None = None
     while (code := local_join.find()) is not None and time.monotonic() < end:
         if code != tried:
+            _refuse_strangers(code, rules)
             try:
-                return enrol(code, home, name)
+                return enrol(code, home, name, say=_say)
             except (InvitationUsed, InvitationExpired, InvitationUnknown, ServerUnreachable, WrongAuthority) as error:
                 # Used by another device, or left by a server that has ended: a running server soon offers another.
                 tried, failure = code, error
         time.sleep(0.2)
     raise failure
+
+
+def _refuse_strangers(code: str, rules: Policy) -> None:
+    if rules.allowed_servers and (objection := rules.strange_server(parse_join_code(code).fingerprint)):
+        raise ConfigError(objection)
+
+
+def _typed() -> str:
+    """A join code from standard input: one line from a person, all of it from a file or a pipe."""
+    if sys.stdin.isatty():
+        err.print("Join code: ", end="")
+        code = sys.stdin.readline(LONGEST)
+    else:
+        code = sys.stdin.read(LONGEST)
+    if not code.strip():
+        raise ConfigError("No join code came from standard input.")
+    return code
 
 
 def _check_faces(data: Path) -> None:
@@ -169,9 +199,9 @@ def _conclude(code: int | None) -> None:
     """Raises what ended the device's part; returns if it was asked to stop."""
     if code is None:
         out.print("Stopped.")
-    elif code == REVOKED:
+    elif code == Ending.REVOKED:
         raise DeviceRevoked
-    elif code == NOT_ENROLLED:
+    elif code == Ending.NOT_ENROLLED:
         raise DeviceUnknown
     else:
         raise ConfigError("This device cannot take part; the line above says why.")
@@ -184,4 +214,4 @@ def _default_name() -> str:
 
 
 def _say(sentence: str) -> None:
-    err.print(escape(sentence), soft_wrap=True)
+    err.print(escape(plain(sentence)), soft_wrap=True)

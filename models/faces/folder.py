@@ -21,6 +21,9 @@ from models.faces.faceset import FaceSet, one_hot
 from models.faces.report import FolderReport, LeftOut, Reason, faces_by_class, printable
 from models.preprocess import Preprocessing
 
+OWN_FOLDER = ".emofl"
+"""Where a client keeps what belongs to the faces of a folder, its keys and its privacy ledger; no report names it."""
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 """Endings of picture files, in any case. The content decides which of these formats it is."""
 
@@ -83,7 +86,7 @@ def scan_folder(path: Path, preprocessing: Preprocessing, classes: tuple[str, ..
     - A folder directly below `path` is an emotion by its name or a synonym, in any case; two names of one emotion are
       read together. Only the pictures directly inside it are read: a folder inside it is named in the report.
     - A symbolic link is never followed, so that no file outside `path` is trained on; `path` itself may be one.
-    - Hidden files and folders (a leading dot) are not read.
+    - Hidden files and folders (a leading dot) are not read; a folder `OWN_FOLDER` directly below `path` is not named either.
     - Files with the same bytes count once, the first in sorted order, because differential privacy protects one record:
       a face that occurs twice would weigh twice. If they lie under different emotions, none of them is used.
     - EXIF rotation is applied, transparency is ignored, and of an animation the first picture is read.
@@ -128,6 +131,8 @@ def _pictures(path: Path, classes: tuple[str, ...], left_out: list[LeftOut]) -> 
         name = printable(entry.name)
         is_folder = entry.is_dir(follow_symlinks=False)
         emotion = canonical_emotion(entry.name)
+        if is_folder and entry.name == OWN_FOLDER:
+            continue
         if reason := _not_followed(entry):
             left_out.append(_folder_left_out(entry, reason) if is_folder else LeftOut(name, reason))
         elif not is_folder:

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
+import grpc
 import pytest
 
 from common.certificates import load_certificate
 from common.device_api.refusals import (
+    REASON,
     ClockWrong,
     DeviceRevoked,
     EnrolmentError,
@@ -22,7 +24,7 @@ from common.device_api.refusals import (
     WrongAuthority,
 )
 from common.errors import ConfigError
-from fl_client.enrolment import enrol, load_membership, plain_name
+from fl_client.enrolment import enrol, load_membership, plain_name, refused
 from fl_server.authority import Authority
 from fl_server.device_api import Limits
 from tests.membership import FLEET_PORT, Clock, serving
@@ -184,6 +186,50 @@ def test_a_member_that_is_given_its_old_code_again_stays_a_member(server, tmp_pa
     assert enrol(code, tmp_path / "home", "laptop", now=clock) == membership
     server.api.stop()
     assert enrol(code, tmp_path / "home", "laptop") == membership
+
+
+@pytest.mark.parametrize("trouble", ["attempts", "clock", "authority", "unknown"])
+def test_a_member_whose_new_code_fails_stays_a_member_and_says_so(tmp_path, trouble):
+    limits, said = Limits(failures_per_minute=1), []
+    with serving(tmp_path / "server", limits=limits) as server:
+        code = server.code()
+        membership = enrol(code, tmp_path / "home", "laptop")
+        forged = replace(code, token="00" * 16)
+        again, now = server.code(), Clock()
+        if trouble == "attempts":
+            with pytest.raises(InvitationUnknown):
+                enrol(forged, tmp_path / "stranger", "stranger")
+            with pytest.raises(TooManyAttempts):
+                enrol(again, tmp_path / "stranger", "stranger")
+        elif trouble == "clock":
+            now.offset = timedelta(minutes=10)
+        elif trouble == "unknown":
+            again = forged
+        if trouble == "authority":
+            with serving(tmp_path / "other", limits=limits) as other:
+                found = enrol(replace(again, port=other.api.enrol_port), tmp_path / "home", "laptop", say=said.append)
+        else:
+            found = enrol(again, tmp_path / "home", "laptop", now=now, say=said.append)
+    assert found == membership
+    words = {"attempts": "Too many", "clock": "10 minutes ahead", "authority": "not the server", "unknown": "does not know"}
+    assert len(said) == 1
+    assert said[0].startswith("This device is a member already and stays one")
+    assert words[trouble] in said[0]
+
+
+@pytest.mark.parametrize("reason", [InvitationUnknown.code, "something-new"])
+def test_a_servers_sentence_cannot_steer_the_terminal(reason):
+    class Refused(grpc.RpcError):
+        def trailing_metadata(self):
+            return ((REASON, reason),)
+
+        def details(self):
+            return "\x1b]0;owned\x07\x1b[2JAll is well.\r\n" + "x" * 5000
+
+    sentence = str(refused(Refused(), "example.org"))
+    assert sentence.isprintable()
+    assert "All is well." in sentence
+    assert len(sentence) <= 500
 
 
 def test_a_revoked_device_is_told_and_leaves_the_code_to_others(server, tmp_path):

@@ -15,7 +15,8 @@ from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 
 from common.certificates import new_key, public_pem
-from fl_client.supernode import Ending, Server, _read_refusal, ask_why, take_part
+from fl_client.node_settings import Ending
+from fl_client.supernode import CHUNK_KNOB, Server, _read_refusal, ask_why, take_part
 from fl_server import superlink as superlink_module
 from tests.deployed import Deployed, server_app, superlink, write_identity
 
@@ -46,7 +47,9 @@ def member(deployed: Deployed, name: str) -> tuple[Server, int, bytes]:
     return server, deployed.link.enrol(pem, name), pem
 
 
-def answers(deployed: Deployed, app: ClientApp, messages: list[tuple[str, RecordDict]]) -> tuple[list[Message], Ending]:
+def answers(
+    deployed: Deployed, app: ClientApp, messages: list[tuple[str, RecordDict]], **settings: int
+) -> tuple[list[Message], Ending]:
     """What a device replies to messages, given by type and content; then it is revoked."""
     server, node, pem = member(deployed, "device")
     grid = server_app(deployed, deployed.link.start_run())
@@ -65,7 +68,7 @@ def answers(deployed: Deployed, app: ClientApp, messages: list[tuple[str, Record
 
         threading.Thread(target=run).start()
 
-    ending = take_part(server, app, on_ready=ask)
+    ending = take_part(server, app, on_ready=ask, **settings)
     grid.close()
     return replies, ending
 
@@ -79,6 +82,28 @@ def test_a_device_answers_with_the_app_that_is_installed_on_it(deployed: Deploye
     (reply,), ending = answers(deployed, app_with(double), [("train", RecordDict({"a": ArrayRecord([given])}))])
     np.testing.assert_array_equal(reply.content["a"].to_numpy_ndarrays()[0], 2 * given)
     assert ending is Ending.REVOKED
+
+
+def test_arrays_travel_in_pieces_of_the_size_that_was_asked_for(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.app.message import array as flower_array
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    sizes: list[int] = []
+    send = FleetHttpClient._unary_unary
+
+    def record(self: FleetHttpClient, *, path: str, **rest: object) -> object:
+        if path == "/v1/fleet/push-object":
+            sizes.append(rest["request"].ByteSize())  # type: ignore[attr-defined]
+        return send(self, path=path, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FleetHttpClient, "_unary_unary", record)
+    given = np.arange(500_000, dtype=np.float32)
+    app = app_with(lambda message, context: Message(RecordDict({"a": ArrayRecord([given])}), reply_to=message))
+    (reply,), _ = answers(deployed, app, [("train", RecordDict())], chunk_bytes=64 * 1024)
+    np.testing.assert_array_equal(reply.content["a"].to_numpy_ndarrays()[0], given)
+    assert len(sizes) > given.nbytes / (64 * 1024)
+    assert max(sizes) < 65 * 1024
+    assert getattr(flower_array, CHUNK_KNOB) == 5 * 2**20
 
 
 def test_of_an_error_the_server_learns_the_type_alone(deployed: Deployed) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_client.supernode import Ending
+from fl_client.node_settings import FINAL, Ending
 from fl_client.supervisor import Backoff, Supervisor
-from fl_client.take_part import FINAL, NOT_ENROLLED, REVOKED
 
 QUICK = Backoff(first=0.01, longest=0.02)
 
@@ -83,6 +83,15 @@ def test_waits_double_up_to_a_limit_and_start_anew_after_a_long_life() -> None:
     assert waits == [1, 2, 4, 8, 8, 1, 2]
 
 
-def test_the_codes_of_the_small_process_are_those_of_the_large_one() -> None:
-    assert (NOT_ENROLLED, REVOKED) == (Ending.NOT_ENROLLED, Ending.REVOKED)
+def test_no_ending_but_that_of_a_member_no_more_is_final() -> None:
+    assert {Ending.NOT_ENROLLED, Ending.REVOKED} <= FINAL
     assert not FINAL & {Ending.STOPPED, Ending.LOST, Ending.CLOCK, Ending.UNTRUSTED, Ending.REFUSED}
+
+
+def test_the_process_that_watches_stays_small() -> None:
+    program = "import sys, fl_client.take_part, fl_client.supervisor, fl_client.model_link\n"
+    program += "print(sorted({'torch', 'opacus', 'flwr', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,5 +1,16 @@
 """How a device becomes a member, and what it is told when it may not take part."""
 
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,10 +27,16 @@ from common.device_api.refusals import (
     NotEnrolled,
     ServerUnreachable,
 )
-from common.errors import ConfigError
+from common.errors import ConfigError, IntegrityError, RunError
+from common.join_code import JoinCode
+from common.privacy.ledger import Ledger
+from common.privacy.release import Release
 from fl_client import enrolment, take_part
-from fl_client.node_process import on_battery, read_policy
+from fl_client.node_process import on_battery
+from fl_client.node_settings import VARIABLE, Ending, NodeSettings
+from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
+from simulation.drawn_folder import draw_folder
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +49,7 @@ def enrolling(monkeypatch: pytest.MonkeyPatch, outcomes: dict[str, EnrolmentErro
     """`enrol` answers each code as `outcomes` says; returns the list of codes it will have been given."""
     used: list[str] = []
 
-    def enrol(code: str, home: Path, name: str) -> str:
+    def enrol(code: str, home: Path, name: str, say: Callable[[str], None]) -> str:
         used.append(code)
         if error := outcomes[code]:
             # The server offers another as soon as one is used.
@@ -82,7 +99,7 @@ def test_elsewhere_a_code_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(take_part.REVOKED, DeviceRevoked), (take_part.NOT_ENROLLED, DeviceUnknown), (2, ConfigError)]
+    ("code", "kind"), [(Ending.REVOKED, DeviceRevoked), (Ending.NOT_ENROLLED, DeviceUnknown), (2, ConfigError)]
 )
 def test_what_ends_a_device_for_good_is_an_error_whatever_the_process_returned(code: int, kind: type[Exception]) -> None:
     with pytest.raises(kind):
@@ -103,14 +120,88 @@ def test_the_main_command_leaves_room_for_the_others() -> None:
     assert "--join" in CliRunner().invoke(app, ["--help"]).output
 
 
-def test_the_owners_rules_are_a_file_and_a_damaged_one_stops_everything(tmp_path: Path) -> None:
-    assert read_policy(tmp_path) == Policy()
-    (tmp_path / "policy.toml").write_text("largest_epsilon = 2.0\n")
-    assert read_policy(tmp_path).largest_epsilon == 2.0
-    for wrong in ("largest_epsilon = -1\n", "largest_epsilom = 2\n", "= 2\n"):
-        (tmp_path / "policy.toml").write_text(wrong)
-        with pytest.raises(ConfigError):
-            read_policy(tmp_path)
+def test_a_server_that_the_owner_does_not_allow_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = JoinCode("example.org", 8444, "ab" * 32, "cd" * 16).encode()
+    used = enrolling(monkeypatch, {code: None})
+    with pytest.raises(ConfigError, match="allowed_servers"):
+        take_part.become_member(tmp_path, code, "anna", Policy(allowed_servers=("12" * 32,)))
+    local_join.offer(code)
+    with pytest.raises(ConfigError, match="allowed_servers"):
+        take_part.become_member(tmp_path, None, "anna", Policy(allowed_servers=("12" * 32,)))
+    assert used == []
+    assert take_part.become_member(tmp_path, code, "anna", Policy(allowed_servers=("ab" * 32,))) == "member"
+
+
+def test_a_join_code_can_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ABCD\nEFGH\n"))
+    assert take_part._typed() == "ABCD\nEFGH\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    with pytest.raises(ConfigError, match="standard input"):
+        take_part._typed()
+
+
+@contextmanager
+def client(faces: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", "from fl_client.cli import main; main()", "--data", str(faces), *arguments]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=dict(os.environ) | {"COLUMNS": "300"},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.network
+def test_ctrl_c_while_joining_ends_at_once_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    draw_folder(faces, 8, people=1, seed=1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        code = JoinCode("127.0.0.1", silent.getsockname()[1], "ab" * 32, "cd" * 16).encode()
+        with client(faces, "--join", "-") as process:
+            process.stdin.write(code)
+            process.stdin.close()
+            process.stdin = None
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1)
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=8)  # the handshake alone would take 10 s, and then be an error
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert code not in " ".join(process.args)
+    assert {path.name for path in (faces / ".emofl").iterdir()} == {"lock", "ledger.lock"}
+
+
+@pytest.mark.network
+def test_a_device_whose_ledger_is_lost_does_not_start(tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    draw_folder(faces, 8, people=1, seed=1)
+    with Ledger(own_ledger(faces / ".emofl", faces)).locked() as ledger:
+        ledger.debit(Release(1.0, 0.1, 1), run="r", round_number=1, now=datetime.now(UTC))
+    shutil.rmtree(faces / ".emofl")
+    with client(faces) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == IntegrityError.exit_code
+    assert "These faces have a privacy ledger with 1 debit," in said
+    assert not (faces / ".emofl").exists()  # so that the folder can be put back
+
+
+def test_the_node_is_told_what_it_takes(tmp_path: Path) -> None:
+    settings = NodeSettings(home=tmp_path, data=tmp_path, threads=3, chunk_size=100)
+    environment = settings.environment()
+    assert NodeSettings.take(environment) == settings
+    assert environment["OMP_NUM_THREADS"] == "3"
+    for wrong in ({}, {VARIABLE: "{}"}, {VARIABLE: json.dumps({"home": "x"})}):
+        with pytest.raises(RunError, match="fl-client --data"):
+            NodeSettings.take(wrong)
 
 
 @pytest.mark.parametrize(

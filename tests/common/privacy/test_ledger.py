@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 import threading
@@ -6,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import IntegrityError
+from common.errors import IntegrityError, PrivacyError, RunError
 from common.privacy.accountant import Release, spent_epsilon
-from common.privacy.ledger import Ledger
+from common.privacy.ledger import Ledger, LedgerPlace
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RELEASE = Release(1.1, 0.1, 10)
@@ -45,7 +46,7 @@ def test_a_debit_survives_a_kill_right_after_it(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom datetime import datetime, UTC\n"
-        "from common.privacy.ledger import Ledger\nfrom common.privacy.accountant import Release\n"
+        "from common.privacy.ledger import Ledger\nfrom common.privacy.release import Release\n"
         "with Ledger(Path(sys.argv[1])).locked() as ledger:\n"
         "    ledger.debit(Release(1.1, 0.1, 10), run='r', round_number=1, now=datetime.now(UTC))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -135,3 +136,56 @@ def test_a_read_only_ledger_is_not_written(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert len(Ledger(path).entries) == 1
     assert path.read_bytes() == before
+
+
+def test_looking_makes_no_folder_and_the_first_debit_does(tmp_path: Path) -> None:
+    path = tmp_path / "device" / "home" / "ledger.jsonl"
+    with Ledger(path).locked() as ledger:
+        assert ledger.entries == []
+        assert not (tmp_path / "device").exists()
+    with Ledger(path).locked() as ledger:
+        ledger.debit(RELEASE, run="r", round_number=1, now=NOW)
+        ledger.debit(RELEASE, run="r", round_number=2, now=NOW)
+    assert [entry.round for entry in Ledger(path).entries] == [1, 2]
+
+
+def test_a_ledger_that_somebody_else_began_after_the_look_is_not_debited(tmp_path: Path) -> None:
+    path = tmp_path / "device" / "ledger.jsonl"
+    with Ledger(path).locked() as ledger:
+        debit(path, 1)
+        with pytest.raises(RunError, match="try again"):
+            ledger.debit(RELEASE, run="r", round_number=2, now=NOW)
+    assert [entry.round for entry in Ledger(path).entries] == [1]
+
+
+def test_a_debit_that_nobody_looked_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PrivacyError, match="inside `locked`"):
+        Ledger(tmp_path / "ledger.jsonl").debit(RELEASE, run="r", round_number=1, now=NOW)
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+OLD = (
+    b'{"digest":"%b","previous":"%b","private":true,"release":{"noise_multiplier":1.1,"sample_rate":0.1,"steps":10},'
+    b'"round":1,"run":"r","sequence":0,"time":"2026-01-02T03:04:05+00:00"}\n'
+)
+
+
+def test_a_ledger_from_before_lines_named_their_server_still_holds_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    zeros = b"0" * 64
+    body = OLD.replace(b'"digest":"%b",', b"") % zeros
+    digest = hashlib.sha256(body).hexdigest().encode()
+    path.write_bytes(OLD % (digest, zeros))
+    place = LedgerPlace(path, authority="ab" * 32)
+    with Ledger(place).locked() as ledger:
+        ledger.debit(RELEASE, run="r", round_number=2, now=NOW)
+    assert [entry.authority for entry in Ledger(path).entries] == [None, "ab" * 32]
+    assert path.read_bytes().startswith(OLD % (digest, zeros))
+
+
+def test_the_same_debit_is_never_the_same_line(tmp_path: Path) -> None:
+    lines = set()
+    for name in ("a", "b"):
+        debit(tmp_path / f"{name}.jsonl")
+        lines.add((tmp_path / f"{name}.jsonl").read_bytes())
+    assert len(lines) == 2

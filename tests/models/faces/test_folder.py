@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import DataError
-from models.faces.folder import LONGEST_SIDE, SHORTEST_SIDE, read_folder, scan_folder
+from models.faces.folder import LONGEST_SIDE, OWN_FOLDER, SHORTEST_SIDE, read_folder, scan_folder
 from models.faces.report import Reason
 from models.preprocess import Preprocessing
 
@@ -219,6 +219,14 @@ def test_folders_and_files_outside_the_layout_are_named(tmp_path, save):
         "f.png": (Reason.NO_EMOTION, ""),
     }
     assert "contempt/" not in left_out(tmp_path, EMOTIONS_8)
+
+
+def test_what_the_client_keeps_beside_the_faces_is_neither_read_nor_named(tmp_path, save):
+    for seed, name in enumerate(["anger/a.png", f"{OWN_FOLDER}/registry/b.png", f"anger/{OWN_FOLDER}/c.png"]):
+        save(tmp_path / name, seed)
+    faces, _ = read(tmp_path)
+    assert len(faces) == 1
+    assert left_out(tmp_path) == {f"anger/{OWN_FOLDER}/": (Reason.HIDDEN, "1 file")}
 
 
 def test_hidden_things_are_named_and_not_read(tmp_path, save):
