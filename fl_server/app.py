@@ -3,7 +3,7 @@
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.messages import Arrays
+from common.arrays import Arrays
 from fl_server.rounds import Rounds
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from common.arrays import Arrays
 from common.errors import RunError
 from common.files import write_atomic
-from common.messages import Arrays
 
 FORMAT = "emofl-checkpoint-1"
 

@@ -5,15 +5,11 @@ enrolment issued and serves WatchModels and FetchModel. Both speak TLS 1.3 alone
 """
 
 import asyncio
-import ipaddress
 import logging
-import socket
-import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,9 +33,11 @@ from common.device_api.refusals import (
     TooManyAttempts,
 )
 from common.errors import DependencyError, EmoflError, RunError
-from fl_server.authority import Authority
+from fl_server.brief_calls import BriefCalls
+from fl_server.device_ports import Limits, accepts_old_tls, port_credentials, port_options, socket_name
 from fl_server.enrolment_desk import Attempts, EnrolmentDesk, Members
 from fl_server.model_board import ModelBoard, OffsetTooLarge, VersionGone
+from fl_server.seats import Seats
 
 __all__ = ["DeviceApi", "Limits", "Members"]
 
@@ -52,32 +50,7 @@ STATUS: dict[type[EnrolmentError], grpc.StatusCode] = {
     DeviceUnknown: grpc.StatusCode.UNAUTHENTICATED,
 }
 """All other refusals are PERMISSION_DENIED."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one peer, and all of them together, may ask for.
-
-    Attributes:
-        request_bytes: of one message; longer ones are refused before they are parsed.
-        enrolments_at_once, calls_at_once: calls that run on the enrolment port and on the device port.
-        connections: on each port.
-        streams_per_connection: calls that run on one connection.
-        failures_per_minute: refused enrolments from one address, after which it has to wait.
-        chunk_bytes: of a file, in one message.
-        handshake_seconds: for TLS; slower peers are cut off.
-        look_seconds: between looks at the registry and the roster.
-    """
-
-    request_bytes: int = 64 * 1024
-    enrolments_at_once: int = 16
-    calls_at_once: int = 4000
-    connections: int = 2000
-    streams_per_connection: int = 8
-    failures_per_minute: int = 10
-    chunk_bytes: int = 64 * 1024
-    handshake_seconds: float = 10.0
-    look_seconds: float = 0.2
+HEALTH_CHECK = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
 
 
 class DeviceApi:
@@ -154,17 +127,25 @@ class DeviceApi:
         members, limits = self.members, self.limits
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         board = ModelBoard(self.registry, members.publisher, members.roster, chunk_bytes=limits.chunk_bytes)
-        desk = aio.server(options=_options(limits, brief=True), maximum_concurrent_rpcs=limits.enrolments_at_once)
-        models = aio.server(options=_options(limits, brief=False), maximum_concurrent_rpcs=limits.calls_at_once)
-        rpc.add_EnrolmentServicer_to_server(_Enrolment(self, EnrolmentDesk(members, now=self.now)), desk)  # type: ignore[no-untyped-call]
-        rpc.add_ModelsServicer_to_server(_Models(board), models)  # type: ignore[no-untyped-call]
+        desk = aio.server(options=port_options(limits, brief=True), maximum_concurrent_rpcs=limits.calls_at_once)
+        models = aio.server(options=port_options(limits, brief=False), maximum_concurrent_rpcs=limits.calls_at_once)
+        rpc.add_ModelsServicer_to_server(_Models(board, limits), models)  # type: ignore[no-untyped-call]
         services = pb.DESCRIPTOR.services_by_name
-        await _add_health(desk, services["Enrolment"].full_name)
-        await _add_health(models, services["Models"].full_name)
+        enrolment = _Enrolment(self, EnrolmentDesk(members, now=self.now))
+        calls = BriefCalls(limits.calls_per_address, limits.request_seconds)
+        desk.add_generic_rpc_handlers(
+            (
+                calls.handler(services["Enrolment"].methods_by_name["Enroll"], enrolment.enroll),
+                calls.handler(HEALTH_CHECK, (await _health(services["Enrolment"].full_name)).Check),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(await _health(services["Models"].full_name), models)
         try:
             ports = (
-                desk.add_secure_port(_listen(self.host, self.enrol_port), _credentials(members.authority, mutual=False)),
-                models.add_secure_port(_listen(self.host, self.device_port), _credentials(members.authority, mutual=True)),
+                desk.add_secure_port(socket_name(self.host, self.enrol_port), port_credentials(members.authority, mutual=False)),
+                models.add_secure_port(
+                    socket_name(self.host, self.device_port), port_credentials(members.authority, mutual=True)
+                ),
             )
         except RuntimeError as error:
             ready.set_exception(error)
@@ -176,19 +157,29 @@ class DeviceApi:
         await self._stopping.wait()
         looking.cancel()
         await asyncio.gather(desk.stop(self._grace), models.stop(self._grace))
+        enrolment.close()
 
 
-class _Enrolment(rpc.EnrolmentServicer):
+class _Enrolment:
+    """Decides on enrolments, a few at a time; a request takes a turn only once it is complete."""
+
     def __init__(self, api: DeviceApi, desk: EnrolmentDesk) -> None:
         self._api, self._desk = api, desk
         self._attempts = Attempts(api.limits.failures_per_minute)
+        self._turns = asyncio.Semaphore(api.limits.enrolments_at_once)
+        self._threads = ThreadPoolExecutor(api.limits.enrolments_at_once, thread_name_prefix="enrolment")
 
-    async def Enroll(self, request: pb.EnrollRequest, context: Any) -> pb.EnrollReply:
-        async with _answering(context):
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+    async def enroll(self, request: pb.EnrollRequest, context: Any) -> pb.EnrollReply:
+        async with _answering(context), self._turns:
             peer = context.peer()
             self._attempts.check(peer)
             try:
-                reply = await asyncio.to_thread(self._desk.enrol, request, self._api.fleet_port, self._api.device_port)
+                reply = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._desk.enrol, request, self._api.fleet_port, self._api.device_port
+                )
             except EnrolmentError as error:
                 self._attempts.failed(peer)
                 log.warning("an enrolment from %s was refused: %s", peer, error)
@@ -198,21 +189,31 @@ class _Enrolment(rpc.EnrolmentServicer):
 
 
 class _Models(rpc.ModelsServicer):
-    def __init__(self, board: ModelBoard) -> None:
+    def __init__(self, board: ModelBoard, limits: Limits) -> None:
         self._board = board
+        self._seats = Seats(limits.calls_at_once, limits.calls_per_device)
 
     async def WatchModels(self, request: pb.WatchModelsRequest, context: Any) -> AsyncIterator[pb.ModelNotice]:
-        async with _answering(context):
-            serial = _caller(context)
+        async with _answering(context), self._seated(context) as serial:
             async for notice in self._board.watch(lambda: self._board.roster.member(serial), request.after_sequence):
                 yield notice
 
     async def FetchModel(self, request: pb.FetchModelRequest, context: Any) -> AsyncIterator[pb.FileChunk]:
-        async with _answering(context):
-            serial = _caller(context)
+        async with _answering(context), self._seated(context) as serial:
             self._board.roster.member(serial)
             for chunk in self._board.read(lambda: self._board.roster.member(serial), request):
                 yield chunk
+
+    @asynccontextmanager
+    async def _seated(self, context: Any) -> AsyncIterator[str]:
+        """The caller's serial, while it has one of its places."""
+        serial = _caller(context)
+        if not self._seats.take(serial):
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls", "This device has too many calls open.")
+        try:
+            yield serial
+        finally:
+            self._seats.leave(serial)
 
 
 @asynccontextmanager
@@ -256,56 +257,8 @@ class _BriefHealth(health.HealthServicer):  # type: ignore[misc]
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Watch is not served; call Check.")
 
 
-async def _add_health(server: Any, service: str) -> None:
+async def _health(service: str) -> _BriefHealth:
     servicer = _BriefHealth()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ("", service):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-
-
-def _credentials(authority: Authority, *, mutual: bool) -> grpc.ServerCredentials:
-    pair = (authority.key_file.read_bytes(), authority.certificate_file.read_bytes())
-    return grpc.ssl_server_credentials([pair], authority.ca_pem if mutual else None, mutual)
-
-
-def _options(limits: Limits, *, brief: bool) -> list[tuple[str, int]]:
-    options = [
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", limits.request_bytes),
-        ("grpc.max_send_message_length", 4 << 20),
-        ("grpc.max_concurrent_streams", limits.streams_per_connection),
-        ("grpc.max_allowed_incoming_connections", limits.connections),
-        ("grpc.max_metadata_size", 16 << 10),
-        ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
-    ]
-    if brief:
-        options += [
-            ("grpc.max_connection_idle_ms", 30_000),
-            ("grpc.max_connection_age_ms", 60_000),
-            ("grpc.max_connection_age_grace_ms", 5_000),
-        ]
-    return options
-
-
-def _listen(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def accepts_old_tls(host: str, port: int) -> bool:
-    """Whether the listener would speak TLS 1.2."""
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        if address.is_unspecified:
-            host = "127.0.0.1" if address.version == 4 else "::1"
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    client.maximum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        with socket.create_connection((host, port), timeout=5) as plain, client.wrap_socket(plain):
-            return True
-    except OSError:
-        return False
+    return servicer

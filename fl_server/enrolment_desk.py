@@ -3,13 +3,11 @@
 Server sees: the device's name, its two public keys, its clock. It never sees a private key.
 """
 
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import unquote
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +23,7 @@ from common.identity import PublicKey
 from fl_server.authority import Authority
 from fl_server.invitations import TOKEN_BYTES, Invitations
 from fl_server.roster import NAME, Roster
+from fl_server.seats import host_of, network_of
 
 ADDRESSES = 10_000
 """How many addresses with failed attempts are remembered."""
@@ -51,13 +50,13 @@ class Attempts:
         """Raises:
         TooManyAttempts: this address failed too often.
         """
-        recent = self._recent(_address(peer))
+        recent = self._recent(network_of(host_of(peer)))
         if len(recent) >= self._most:
             raise TooManyAttempts
 
     def failed(self, peer: str) -> None:
         """Count one failure."""
-        address = _address(peer)
+        address = network_of(host_of(peer))
         self._failures[address] = [*self._recent(address), self._seconds()][-self._most :]
         self._failures.move_to_end(address)
         while len(self._failures) > ADDRESSES:
@@ -115,13 +114,3 @@ class EnrolmentDesk:
         if key == certificate_key:
             raise RequestMalformed("The request uses one key for two purposes.")
         return key
-
-
-def _address(peer: str) -> str:
-    """The address in gRPC's name for a peer, such as ipv4:192.0.2.1:5000 or ipv6:%5B2001:db8::1%5D:5000."""
-    host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return peer
-    return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)

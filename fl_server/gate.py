@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fl_server.seats import Seats
 
 Headers = Mapping[str, str]
 
@@ -23,11 +24,13 @@ class Route:
         largest_body: bytes.
         seconds: by when the whole body must have arrived.
         inspected: whether the body is looked at before it is let in.
+        seats: for bodies under way, by sender; None sets no bound.
     """
 
     largest_body: int
     seconds: float
     inspected: bool = False
+    seats: Seats | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class Gate:
         routes: by method and path.
         admit: looks at the headers of a listed request; runs in a thread.
         inspect: looks at the body of a request whose route says so; runs in a thread.
-        pages: answers GET and HEAD for everything else; None answers 404.
+        sender: whose body it is, for a route's seats.
+        pages: answers GET and HEAD for everything else, and sees no body of them; None answers 404.
+        page_posts: by path, what else is posted to `pages`; it decides itself who may.
     """
 
     def __init__(
@@ -67,9 +72,12 @@ class Gate:
         routes: Mapping[tuple[str, str], Route],
         admit: Admit,
         inspect: Inspect = lambda path, headers, body: None,
+        sender: Callable[[Headers], str] = lambda headers: "",
         pages: ASGIApp | None = None,
+        page_posts: Mapping[str, Route] | None = None,
     ) -> None:
-        self._app, self._routes, self._admit, self._inspect, self._pages = app, routes, admit, inspect, pages
+        self._app, self._routes, self._admit, self._inspect, self._sender = app, routes, admit, inspect, sender
+        self._pages, self._page_posts = pages, page_posts or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -78,41 +86,53 @@ class Gate:
             return
         if scope["type"] != "http":
             return
-        route = self._routes.get((scope["method"], scope["path"]))
-        if route is None:
-            await self._other(scope, receive, send)
-            return
+        method, path = scope["method"], scope["path"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = await run_in_threadpool(self._admit, scope["path"], headers)
-        if refusal is None and not _fits(headers.get("content-length"), route.largest_body):
-            refusal = Refusal(413, "too-large")
-        if refusal is None:
-            try:
-                async with asyncio.timeout(route.seconds):
-                    body = await _read(receive, route.largest_body)
-            except _TooLarge:
-                refusal = Refusal(413, "too-large")
-            except TimeoutError:
-                refusal = Refusal(408, "too-slow")
-            else:
-                if body is None:
-                    return
-                if route.inspected:
-                    refusal = await run_in_threadpool(self._inspect, scope["path"], headers, body)
-                if refusal is None:
-                    await self._app(scope, _replay(body, receive), send)
-                    return
-        await _refuse(send, refusal)
-
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._pages is not None and scope["method"] in ("GET", "HEAD"):
-
-            async def nothing() -> Message:
-                return {"type": "http.request", "body": b"", "more_body": False}
-
-            await self._pages(scope, nothing, send)
+        route = self._routes.get((method, path))
+        if route is not None:
+            refusal = await run_in_threadpool(self._admit, path, headers)
+            await self._pass(route, refusal, self._app, scope, headers, receive, send)
+        elif self._pages is not None and method in ("GET", "HEAD"):
+            await self._pages(scope, _bodyless(receive), send)
+        elif self._pages is not None and method == "POST" and path in self._page_posts:
+            await self._pass(self._page_posts[path], None, self._pages, scope, headers, receive, send)
         else:
             await _refuse(send, Refusal(404, "not-found"))
+
+    async def _pass(
+        self, route: Route, refusal: Refusal | None, app: ASGIApp, scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        """Read the body as the route allows, and hand the request on; or refuse it."""
+        if refusal is None and not _fits(headers.get("content-length"), route.largest_body):
+            refusal = Refusal(413, "too-large")
+        if refusal is not None:
+            await _refuse(send, refusal)
+            return
+        sender = self._sender(headers)
+        if route.seats is not None and not route.seats.take(sender):
+            await _refuse(send, Refusal(503, "busy"))
+            return
+        try:
+            body = await self._body(route, scope["path"], headers, receive)
+            if isinstance(body, Refusal):
+                await _refuse(send, body)
+            elif body is not None:
+                await app(scope, _replay(body, receive), send)
+        finally:
+            if route.seats is not None:
+                route.seats.leave(sender)
+
+    async def _body(self, route: Route, path: str, headers: Headers, receive: Receive) -> bytes | Refusal | None:
+        """The body, or why it is refused; None if the peer went away."""
+        try:
+            async with asyncio.timeout(route.seconds):
+                body = await _read(receive, route.largest_body)
+        except _TooLarge:
+            return Refusal(413, "too-large")
+        except TimeoutError:
+            return Refusal(408, "too-slow")
+        refusal = await run_in_threadpool(self._inspect, path, headers, body) if route.inspected and body is not None else None
+        return refusal or body
 
 
 def _fits(length: str | None, largest: int) -> bool:
@@ -131,6 +151,22 @@ async def _read(receive: Receive, largest: int) -> bytes | None:
             raise _TooLarge
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _bodyless(receive: Receive) -> Receive:
+    """An empty body, then nothing until the peer goes away: a page that streams waits for that."""
+    began = False
+
+    async def again() -> Message:
+        nonlocal began
+        if not began:
+            began = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        return message
+
+    return again
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -153,61 +189,3 @@ async def _refuse(send: Send, refusal: Refusal) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
-
-
-class ImpatientProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol that hangs up on a peer whose request line and headers are slow or endless.
-
-    Uvicorn alone waits for them for ever, at any size; bodies and idle connections have their own limits.
-
-    Attributes:
-        header_seconds: until the headers of a request must be complete.
-        header_bytes: that they may have, in all.
-        per_address: connections that one address may hold at a time.
-    """
-
-    header_seconds: float = 20.0
-    header_bytes: int = 64 * 1024
-    per_address: int = 256
-    _deadline: asyncio.TimerHandle | None = None
-    _seen = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock."""
-        super().connection_made(transport)
-        self._await_headers()
-        address = self.client[0] if self.client else None
-        if sum(1 for other in self.connections if other.client and other.client[0] == address) > self.per_address:
-            transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._headers_came()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Count what comes before the headers are complete."""
-        self._seen += len(data)
-        super().data_received(data)
-        if self._deadline is not None and self._seen > self.header_bytes:
-            self.transport.abort()
-
-    def on_headers_complete(self) -> None:
-        """The request is on its way; the gate watches its body."""
-        self._headers_came()
-        super().on_headers_complete()
-
-    def on_response_complete(self) -> None:
-        """Watch the next request of this connection."""
-        super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
-            self._await_headers()
-
-    def _await_headers(self) -> None:
-        self._headers_came()
-        self._deadline = self.loop.call_later(self.header_seconds, self.transport.abort)
-
-    def _headers_came(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline, self._seen = None, 0

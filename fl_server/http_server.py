@@ -1,5 +1,6 @@
 """Uvicorn on one socket, in a thread of its own, with limits that it does not have by itself. `fl_server.superlink` runs two."""
 
+import resource
 import socket
 import ssl
 import threading
@@ -10,21 +11,33 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from common.errors import RunError
-from fl_server.gate import ImpatientProtocol
+from fl_server.connections import ImpatientProtocol, Listener
+from fl_server.seats import Seats
 
 MakeTls = Callable[[uvicorn.Config, Callable[[], ssl.SSLContext]], ssl.SSLContext]
 """As uvicorn's `ssl_context_factory`."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+PER_ADDRESS = 256
+
+
+def most_connections() -> int:
+    """That a port may hold in all: a quarter of the files that this process may have open."""
+    return max(PER_ADDRESS, min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+
+
+def listen(host: str, port: int, seats: Seats | None = None) -> socket.socket:
     """A socket bound to host and port; 0 takes a free one.
+
+    Args:
+        seats: for connections; by default PER_ADDRESS for each address and `most_connections()` in all.
 
     Raises:
         RunError: the port is taken, or the address is not this machine's.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
+        listener = Listener(family, kind, proto, seats or Seats(most_connections(), PER_ADDRESS))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
@@ -47,13 +60,13 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             http=ImpatientProtocol,
+            loop="fl_server.connections:HurriedLoop",
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=2048,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=3,
             ssl_context_factory=tls,

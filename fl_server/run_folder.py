@@ -12,7 +12,7 @@ from common.errors import ConfigError, EmoflError, RunError
 from common.files import write_atomic
 
 if TYPE_CHECKING:
-    from common.messages import Arrays
+    from common.arrays import Arrays
     from models.manifest import Manifest
 
 CONFIG, RUNS, LATEST = "config.json", "runs", "latest-run"

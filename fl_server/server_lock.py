@@ -1,15 +1,15 @@
 """Who runs with a server's folder, and what it last said about itself. Small, so that `fl-server status` starts at once."""
 
-import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.canonical import decode, encode
-from common.errors import EmoflError
+from common.errors import EmoflError, RunError
 from common.files import write_atomic
-from common.processes import only_process
+from common.processes import PATIENCE, is_held, only_process
 
 LOCK, STATUS = "server.lock", "status.json"
 
@@ -27,14 +27,15 @@ def only_server(folder: Path) -> Iterator[None]:
 
 def running_server(folder: Path) -> int | None:
     """Process id of the server that runs with `folder`, or None."""
-    try:
-        with open(folder / LOCK, "r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return int(lock.read().strip() or 0) or None
-    except OSError:
-        pass
+    path, end = folder / LOCK, time.monotonic() + PATIENCE
+    while is_held(path):
+        found = path.read_text().strip()
+        if found.isdigit():
+            return int(found)
+        # It has the lock and has not written its number yet.
+        if time.monotonic() > end:
+            raise RunError(f"{path} is held, and by whom it does not say: somebody else's program has it open.")
+        time.sleep(0.02)
     return None
 
 

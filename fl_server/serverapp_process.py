@@ -13,7 +13,6 @@ from typing import NoReturn
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
-from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
@@ -21,6 +20,7 @@ from flwr.superlink.grid import HttpGrid
 from common.errors import EmoflError
 from common.flower_log import log_to
 from common.identity import SigningKey
+from common.processes import end_with_parent
 from fl_server.app import build_server_app
 from fl_server.hub import Registry
 from fl_server.publisher import Publisher
@@ -108,7 +108,7 @@ def main() -> NoReturn:
         task = Task.take(os.environ)
         if os.getppid() != task.parent:
             sys.exit(STOPPED)
-        start_parent_process_monitor(task.parent)
+        end_with_parent(task.parent, STOPPED)
         os.environ.pop(TOKEN)
         perform(task, stop)
     except EmoflError as error:

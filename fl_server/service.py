@@ -7,11 +7,12 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from starlette.types import ASGIApp
 
 import common.device_api  # noqa: F401  (before anything that imports grpc)
 from common import local_join
@@ -21,9 +22,10 @@ from common.identity import SigningKey
 from common.join_code import JoinCode
 from fl_server.authority import Authority
 from fl_server.device_api import DeviceApi, Members
+from fl_server.gate import Route
 from fl_server.invitations import Invitations
+from fl_server.plan import LOG, Plan
 from fl_server.roster import EnrolledDevice, Roster
-from fl_server.run_folder import RunFolder
 from fl_server.run_supervisor import ServerAppProcess, State
 from fl_server.server_folder import Endpoint, ServerFolder
 from fl_server.server_lock import only_server, write_status
@@ -31,34 +33,9 @@ from fl_server.superlink import Identity, SuperLink
 
 log = logging.getLogger("emofl.server")
 
-ADMIN, STATE, LOG = "admin.token", "state.db", "server.log"
+ADMIN, STATE = "admin.token", "state.db"
 LOOK = 0.5
 OFFER = timedelta(minutes=30)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to serve.
-
-    Attributes:
-        folder: the server's own.
-        host: address to listen on.
-        address: how devices reach the server; it stands in join codes.
-        names: further names and addresses for its certificate.
-        port, enrol_port, device_port: 0 takes a free one.
-        run: to bring to its end; None only serves models and enrols.
-        until_finished: end with the run.
-    """
-
-    folder: Path
-    host: str = "127.0.0.1"
-    address: str = "127.0.0.1"
-    names: tuple[str, ...] = ("localhost", "127.0.0.1")
-    port: int = 8443
-    enrol_port: int = 8444
-    device_port: int = 8445
-    run: RunFolder | None = None
-    until_finished: bool = False
 
 
 def _clock() -> datetime:
@@ -126,11 +103,19 @@ class LocalOffer:
             self._until = _clock() + OFFER / 2
 
 
-def serve(plan: Plan, say: Callable[[str], None], stop: threading.Event) -> State:
+def serve(
+    plan: Plan,
+    say: Callable[[str], None],
+    stop: threading.Event,
+    *,
+    pages: ASGIApp | None = None,
+    page_posts: Mapping[str, Route] | None = None,
+) -> State:
     """Serve until `stop` is set, or until the run is finished if the plan says so.
 
     Args:
         say: gets one sentence for the operator at a time.
+        pages, page_posts: what people see on the HTTPS port, as `fl_server.gate.Gate` takes them.
 
     Returns:
         What became of the run.
@@ -151,6 +136,8 @@ def serve(plan: Plan, say: Callable[[str], None], stop: threading.Event) -> Stat
             plan.host,
             plan.port,
             _admin_token(folder.path),
+            pages,
+            page_posts,
         )
         devices = Devices(roster, link, say)
         link.start()

@@ -10,20 +10,18 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from common.console import err, out, run_command_line
-from common.errors import RunError
-from common.flower_log import log_to
-from common.processes import stopping_signals
-from fl_server.run_folder import RunFolder
-from fl_server.server_folder import ServerFolder
-from fl_server.service import LOG, Plan, serve
+from common.errors import DependencyError, RunError
+
+if TYPE_CHECKING:
+    from fl_server.plan import Plan
 
 PLAN = "EMOFL_PLAN"
 
 
-def become(plan: Plan) -> NoReturn:
+def become(plan: "Plan") -> NoReturn:
     """Replace this process by the server's. It keeps the process id and the terminal."""
     text = json.dumps(asdict(plan) | {"run": None if plan.run is None else plan.run.path}, default=str)
     sys.stdout.flush()
@@ -31,12 +29,15 @@ def become(plan: Plan) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-P", "-m", __name__], dict(os.environ) | {PLAN: text})
 
 
-def taken_plan() -> Plan:
+def taken_plan() -> "Plan":
     """The plan that `become` left.
 
     Raises:
         RunError: this process was started by somebody else.
     """
+    from fl_server.plan import Plan
+    from fl_server.run_folder import RunFolder
+
     try:
         values = json.loads(os.environ.pop(PLAN))
         run = RunFolder(Path(values.pop("run"))) if values["run"] else values.pop("run")
@@ -45,8 +46,27 @@ def taken_plan() -> Plan:
         raise RunError("This program is started by `fl-server start` alone.") from error
 
 
+def main() -> None:
+    """Serve what the plan says.
+
+    Raises:
+        DependencyError: what this needs is not installed whole.
+    """
+    try:
+        _serve()
+    except ImportError as error:
+        raise DependencyError(f"The server cannot be loaded ({error}): install emofl again, with all it needs.") from error
+
+
 def _serve() -> None:
+    from common.flower_log import log_to
+    from common.processes import open_more_files, stopping_signals
+    from fl_server.plan import LOG
+    from fl_server.server_folder import ServerFolder
+    from fl_server.service import serve
+
     plan = taken_plan()
+    open_more_files()
     log_file = ServerFolder.prepare(plan.folder).path / LOG
     stop = threading.Event()
     with open(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as stream:
@@ -60,4 +80,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    run_command_line(_serve)
+    run_command_line(main)

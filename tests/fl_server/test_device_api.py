@@ -2,7 +2,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -265,6 +265,25 @@ def test_all_connections_together_carry_a_limited_number_of_calls(tmp_path):
             with pytest.raises(grpc.RpcError) as error:
                 next(stub.WatchModels(pb.WatchModelsRequest(), timeout=WAIT))
             assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_one_device_has_only_so_many_calls_and_another_one_has_its_own(tmp_path):
+    with serving(tmp_path / "s", limits=Limits(calls_per_device=1, look_seconds=0.05)) as server, ExitStack() as stack:
+        publish(server.folder.registry, 1)
+        stubs = []
+        for name in ("laptop", "tablet"):
+            credentials = enrol(server.code(), tmp_path / name, name).channel_credentials()
+            found = stack.enter_context(grpc.secure_channel(f"127.0.0.1:{server.api.device_port}", credentials))
+            stubs.append(rpc.ModelsStub(found))
+        first = stubs[0].WatchModels(pb.WatchModelsRequest(), timeout=WAIT)
+        next(first)
+        with pytest.raises(grpc.RpcError) as error:
+            fetch(stubs[0], "000001-r0001")
+        assert (error.value.code(), reason(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-calls")
+        assert fetch(stubs[1], "000001-r0001")
+        first.cancel()
+        time.sleep(0.3)
+        assert fetch(stubs[0], "000001-r0001")
 
 
 def test_what_goes_wrong_inside_is_told_to_the_log_and_not_to_the_device(server, models, caplog):

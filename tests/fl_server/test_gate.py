@@ -1,18 +1,13 @@
 """The door in front of Flower: what it lets in, and for how long it waits."""
 
 import asyncio
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from fl_server.gate import Gate, ImpatientProtocol, Refusal, Route
+from fl_server.gate import Gate, Refusal, Route
+from fl_server.seats import Seats
 
 ROUTES = {("POST", "/open"): Route(1000, 0.3), ("POST", "/shut"): Route(1000, 0.3)}
 
@@ -75,6 +70,39 @@ def test_pages_answer_reading_methods_and_see_no_body() -> None:
     assert pages.bodies == [b""]
 
 
+def test_a_page_that_streams_waits_for_the_peer_and_not_in_a_busy_loop() -> None:
+    asked = 0
+
+    async def receive() -> Message:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b"x", "more_body": True} if asked < 4 else {"type": "http.disconnect"}
+
+    async def pages(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["body"] == b""
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    gate = Gate(Application(), ROUTES, admit, pages=pages)
+    asyncio.run(gate({"type": "http", "method": "GET", "path": "/live", "headers": []}, receive, send))
+    assert asked == 4
+
+
+def test_only_listed_paths_are_posted_to_pages_and_only_so_much() -> None:
+    app, pages = Application(), Application()
+    gate = Gate(app, ROUTES, admit, pages=pages, page_posts={"/login": Route(100, 0.3)})
+    assert answer(gate, "POST", "/login", [b"a" * 60, b"b" * 40]) == 200
+    assert answer(gate, "POST", "/login", [b"a" * 101]) == 413
+    assert answer(gate, "POST", "/login", [], {"content-length": "101"}) == 413
+    assert answer(gate, "POST", "/login", [b"a"] * 100, pause=0.02) == 408
+    assert answer(gate, "POST", "/other", [b""]) == 404
+    assert answer(Gate(app, ROUTES, admit, page_posts={"/login": Route(100, 0.3)}), "POST", "/login", [b""]) == 404
+    assert pages.bodies == [b"a" * 60 + b"b" * 40]
+    assert app.bodies == []
+
+
 def test_a_refused_request_has_its_body_left_unread() -> None:
     app = Application()
     assert answer(Gate(app, ROUTES, admit), "POST", "/shut", []) == 401
@@ -107,72 +135,33 @@ def test_a_body_that_trickles_in_is_cut_off() -> None:
     assert answer(Gate(Application(), ROUTES, admit), "POST", "/open", [b"a"] * 100, pause=0.02) == 408
 
 
-class Hurried(ImpatientProtocol):
-    header_seconds = 0.3
-    header_bytes = 2000
+def test_a_sender_has_only_so_many_bodies_under_way_and_others_are_not_kept_waiting() -> None:
+    async def play() -> list[int]:
+        app = Application()
+        route = Route(1000, 5.0, seats=Seats(3, 1))
+        gate = Gate(app, {("POST", "/open"): route}, admit, sender=lambda headers: headers["who"])
+        go = asyncio.Event()
+        statuses: list[int] = []
 
+        async def ask(who: bytes, wait: bool) -> None:
+            async def receive() -> Message:
+                if wait:
+                    await go.wait()
+                return {"type": "http.request", "body": b"x", "more_body": False}
 
-class Few(ImpatientProtocol):
-    per_address = 3
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
 
+            await gate({"type": "http", "method": "POST", "path": "/open", "headers": [(b"who", who)]}, receive, send)
 
-@contextmanager
-def served(app: Any, protocol: type[ImpatientProtocol] = Hurried) -> Iterator[int]:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+        slow = asyncio.create_task(ask(b"anna", wait=True))
+        await asyncio.sleep(0.05)
+        await ask(b"anna", wait=False)
+        await ask(b"ben", wait=False)
+        go.set()
+        await slow
+        await ask(b"anna", wait=False)
+        return statuses
 
-
-def hung_up(connection: socket.socket) -> bool:
-    connection.settimeout(5)
-    try:
-        while connection.recv(4096):
-            pass
-    except ConnectionError:
-        pass
-    except TimeoutError:
-        return False
-    return True
-
-
-@pytest.mark.network
-@pytest.mark.parametrize("said", [b"", b"POST /open HT", b"POST /open HTTP/1.1\r\nhost: x\r\nslow: "])
-def test_a_peer_that_does_not_finish_its_headers_is_hung_up_on(said: bytes) -> None:
-    with served(Gate(Application(), ROUTES, admit)) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(said)
-        assert hung_up(connection)
-
-
-@pytest.mark.network
-def test_endless_headers_are_hung_up_on() -> None:
-    with served(Gate(Application(), ROUTES, admit)) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"POST /open HTTP/1.1\r\nhost: x\r\nlong: " + b"a" * 5000)
-        assert hung_up(connection)
-
-
-@pytest.mark.network
-def test_a_second_request_on_a_connection_has_the_same_deadline() -> None:
-    with served(Gate(Application(), ROUTES, admit)) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"POST /open HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab")
-        assert b"200" in connection.recv(4096)
-        connection.sendall(b"POST /open HTTP/1.1\r\nslow")
-        assert hung_up(connection)
-
-
-@pytest.mark.network
-def test_one_address_holds_only_so_many_connections() -> None:
-    with served(Gate(Application(), ROUTES, admit), Few) as port, ExitStack() as stack:
-        held = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
-        assert hung_up(held[3])
-        held[0].sendall(b"POST /open HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab")
-        assert b"200" in held[0].recv(4096)
+    assert asyncio.run(play()) == [503, 200, 200, 200]

@@ -10,10 +10,11 @@ from common.certificates import new_key, public_pem
 from common.config import merge_settings, nest_settings, read_config
 from common.errors import ConfigError, ModelError, RunError
 from fl_server import rounds, run_folder
+from fl_server.plan import Plan
 from fl_server.roster import Roster
 from fl_server.run_folder import RunFolder
 from fl_server.server_lock import only_server, running_server
-from fl_server.service import Devices, Plan
+from fl_server.service import Devices
 from fl_server.service_process import PLAN, taken_plan
 from fl_server.start_commands import _choose_run
 from fl_server.task import Task

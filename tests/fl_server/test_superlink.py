@@ -4,7 +4,7 @@ import json
 import ssl
 import stat
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -20,18 +21,22 @@ from flwr.proto.fleet_pb2 import (
     PullMessagesRequest,
     PullMessagesResponse,
     PushMessagesRequest,
+    PushMessagesResponse,
 )
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+from flwr.superlink.grid import HttpGrid
 
 from common.certificates import new_key, public_pem
 from common.errors import RunError
+from fl_server.fleet_door import MOST_OBJECTS, FleetDoor, plain_objects
 from fl_server.start_commands import own_addresses
-from fl_server.superlink import MOST_OBJECTS, SuperLink, _is_plain
+from fl_server.superlink import SuperLink
 from tests.deployed import ADMIN, Deployed, ask, server_app, signed, superlink, write_identity
 
 pytestmark = [
@@ -258,8 +263,6 @@ def test_the_bundle_of_a_run_names_the_apps_and_holds_no_code() -> None:
 
 def test_flower_gives_messages_no_content_in_their_envelope() -> None:
     message = Message(RecordDict({"a": ArrayRecord([np.zeros(9, np.float32)])}), dst_node_id=1, message_type="train")
-    from flwr.app.message import remove_content_from_message
-
     assert len(message_to_proto(remove_content_from_message(message)).SerializeToString()) < 400
 
 
@@ -275,11 +278,11 @@ def _tower(height: int) -> ObjectTree:
 
 
 def test_a_tree_that_would_grow_without_end_when_it_is_expanded_is_not_plain() -> None:
-    assert not _is_plain(_tower(20))
-    assert not _is_plain(ObjectTree(object_id="a", children=[ObjectTree(object_id=str(n)) for n in range(MOST_OBJECTS)]))
+    assert plain_objects(_tower(20)) is None
+    assert plain_objects(ObjectTree(object_id="a", children=[ObjectTree(object_id=str(n)) for n in range(MOST_OBJECTS)])) is None
     leaf = ObjectTree(object_id="leaf")
-    assert _is_plain(ObjectTree(object_id="a", children=[leaf, leaf]))
-    assert _is_plain(ObjectTree(object_id="a", children=[ObjectTree(object_id=str(n)) for n in range(500)]))
+    assert plain_objects(ObjectTree(object_id="a", children=[leaf, leaf]))
+    assert plain_objects(ObjectTree(object_id="a", children=[ObjectTree(object_id=str(n)) for n in range(500)]))
 
 
 def test_keys_of_every_other_kind_are_refused_without_a_traceback(deployed: Deployed) -> None:
@@ -294,6 +297,146 @@ def test_keys_of_every_other_kind_are_refused_without_a_traceback(deployed: Depl
         FLEET_HTTP_SIGNATURE_HEADER: b64encode(b"x").decode(),
         TIMESTAMP_HEADER: "2026-01-01T00:00:00+00:00",
     }
-    refusal = deployed.link._admit("/v1/fleet/activate-node", headers)
+    refusal = FleetDoor(deployed.link._state).admit("/v1/fleet/activate-node", headers)
     assert refusal is not None
     assert (refusal.status, refusal.reason) == (401, "unsigned")
+
+
+def reply_to(message_id: str, run_id: int, node: int, values: np.ndarray) -> Message:
+    """A device's answer, as its own client makes it."""
+    from flwr.app import Metadata
+    from flwr.app.message import make_message
+
+    metadata = Metadata(run_id, "", node, 1, message_id, "", datetime.now(UTC).timestamp(), 3600.0, "train")
+    message = make_message(metadata=metadata, content=RecordDict({"update": ArrayRecord([values])}))
+    message.metadata.__dict__["_message_id"] = message.object_id
+    return message
+
+
+class Sender:
+    """A device that announces a reply, and sends its objects one by one."""
+
+    def __init__(self, deployed: Deployed, key: EllipticCurvePrivateKey, reply: Message) -> None:
+        self.deployed, self.key, self.reply = deployed, key, reply
+        self.node, self.run_id = Node(node_id=reply.metadata.src_node_id), reply.metadata.run_id
+        with no_object_id_recompute():
+            self.tree = get_object_tree(reply)
+            self.parts = {name: part.deflate() for name, part in get_all_nested_objects(reply).items()}
+        self.session = ""
+
+    def announce(self, tree: ObjectTree | None = None) -> int:
+        envelope = message_to_proto(remove_content_from_message(self.reply))
+        request = PushMessagesRequest(node=self.node, messages_list=[envelope], message_object_trees=[tree or self.tree])
+        status, body = ask(self.deployed, "POST", "/v1/fleet/push-messages", request.SerializeToString(), signed(self.key))
+        if status == 200:
+            self.session = PushMessagesResponse.FromString(body).session_id
+        return status
+
+    def send(self, name: str) -> tuple[int, bytes]:
+        content = self.parts[name]
+        request = PushObjectRequest(
+            node=self.node, run_id=self.run_id, session_id=self.session, object_id=name, object_content=content
+        )
+        return ask(self.deployed, "POST", "/v1/fleet/push-object", request.SerializeToString(), signed(self.key))
+
+
+def asked(deployed: Deployed, grid: HttpGrid, key: EllipticCurvePrivateKey, node: int) -> str:
+    """The id of a message that the device has fetched."""
+    activate(deployed, key)
+    (sent,) = grid.push_messages([Message(RecordDict(), dst_node_id=node, message_type="train")])
+    assert pull(deployed, key, node).messages_list
+    return str(sent)
+
+
+def held(deployed: Deployed) -> int:
+    """Bytes of objects in the server's memory."""
+    return sum(len(entry.content) for entry in deployed.link._state.object_store.store.values())  # type: ignore[attr-defined]
+
+
+def test_a_reply_that_is_too_large_is_refused_dropped_and_told_and_the_run_goes_on(deployed: Deployed) -> None:
+    (key, node), (other_key, other) = enrolled(deployed.link), enrolled(deployed.link, "two")
+    run = deployed.link.start_run(lambda: 1_000_000)
+    grid = server_app(deployed, run)
+    greedy = Sender(deployed, key, reply_to(asked(deployed, grid, key, node), run.run_id, node, np.ones(2_000_000, np.float32)))
+    honest = asked(deployed, grid, other_key, other)
+    before = held(deployed)
+    assert greedy.announce() == 200
+    statuses = [greedy.send(name) for name in greedy.parts]
+    assert (413, b'{"reason": "reply-too-large"}') in statuses
+    assert {status for status, _ in statuses} <= {200, 413, 403}
+    assert held(deployed) <= before
+    (told,) = grid.pull_messages([greedy.reply.metadata.reply_to_message_id])
+    assert told.has_error()
+    sender = Sender(deployed, other_key, reply_to(honest, run.run_id, other, np.ones(200_000, np.float32)))
+    assert sender.announce() == 200
+    assert {sender.send(name)[0] for name in sender.parts} == {200}
+    (reply,) = grid.pull_messages([honest])
+    assert not reply.has_error()
+    grid.close()
+
+
+def test_a_reply_is_not_given_out_before_all_of_it_is_there(deployed: Deployed) -> None:
+    """The ServerApp would wait for the rest of it, and for nobody else's meanwhile."""
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    message = asked(deployed, grid, key, node)
+    sender = Sender(deployed, key, reply_to(message, run.run_id, node, np.arange(3_000_000, dtype=np.float32)))
+    assert sender.announce() == 200
+    *most, last = sender.parts
+    assert len(most) > 3
+    for name in most:
+        assert sender.send(name)[0] == 200
+        assert deployed.link._state.get_message_res({message}, run.run_id) == []
+    assert sender.send(last)[0] == 200
+    (reply,) = grid.pull_messages([message])
+    assert reply.content["update"]["0"].numpy()[-1] == 2_999_999
+    grid.close()
+
+
+def test_a_reply_that_died_with_its_device_is_answered_when_the_device_comes_back(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    message = asked(deployed, grid, key, node)
+    before = held(deployed)
+    sender = Sender(deployed, key, reply_to(message, run.run_id, node, np.arange(3_000_000, dtype=np.float32)))
+    assert sender.announce() == 200
+    for name in list(sender.parts)[:-1]:
+        assert sender.send(name)[0] == 200
+    assert deployed.link._state.get_message_res({message}, run.run_id) == []
+    activate(deployed, key)
+    (reply,) = grid.pull_messages([message])
+    assert reply.has_error()
+    assert held(deployed) <= before
+    grid.close()
+
+
+def test_a_device_can_send_no_part_of_another_ones_reply_nor_hide_a_reply_in_a_reply(deployed: Deployed) -> None:
+    (key, node), (other_key, other) = enrolled(deployed.link), enrolled(deployed.link, "two")
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    one, two = asked(deployed, grid, key, node), asked(deployed, grid, other_key, other)
+    sender = Sender(deployed, key, reply_to(one, run.run_id, node, np.ones(10, np.float32)))
+    assert sender.announce() == 200
+    thief = Sender(deployed, other_key, sender.reply)
+    assert thief.send(next(iter(sender.parts))) == (403, b'{"reason": "not-announced"}')
+    hiding = Sender(deployed, other_key, reply_to(two, run.run_id, other, np.zeros(10, np.float32)))
+    tree = ObjectTree(
+        object_id=hiding.tree.object_id, children=[*hiding.tree.children, ObjectTree(object_id=sender.tree.object_id)]
+    )
+    assert hiding.announce(tree) == 400
+    assert hiding.announce() == 200
+    grid.close()
+
+
+def test_a_run_whose_process_takes_minutes_to_load_is_waited_for(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.supercore.corestate import sql_corestate
+
+    kept, lost = deployed.link.start_run(), deployed.link.start_run()
+    state, began = deployed.link._state, datetime.now(UTC)
+    for seconds in (20, 60, 110):
+        monkeypatch.setattr(sql_corestate, "now", lambda seconds=seconds: began + timedelta(seconds=seconds))
+        deployed.link.keep_alive(kept)
+    assert state.get_task_by_token(kept.token) is not None
+    assert state.get_task_by_token(lost.token) is None

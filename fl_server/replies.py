@@ -1,0 +1,106 @@
+"""How many bytes each device's replies hold in the server's memory, and which are too many. `fl_server.fleet_door` keeps count.
+
+Flower stores whatever a device announces, up to thousands of objects of 6 MiB, for as long as nobody fetches it.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+MOST_BYTES = 64 * 2**20
+"""Of a reply, where the run does not say how much its model needs."""
+KEPT = 4
+"""Replies of one device that may wait in memory; a device that is late again and again leaves unread ones."""
+
+
+class TooMuch(Exception):
+    """A reply is larger than its run allows, and is dropped."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"its reply is larger than {most} bytes")
+
+
+@dataclass(frozen=True)
+class _Reply:
+    run: int
+    name: str
+    objects: frozenset[str]
+    held: dict[str, int]
+
+
+class Replies:
+    """Replies by device, from their announcement on; safe among threads.
+
+    Args:
+        size_of: bytes that are in memory of an object, 0 if it is not there.
+        drop: forgets the reply of that name of a device.
+    """
+
+    def __init__(self, size_of: Callable[[str], int], drop: Callable[[int, str], None]) -> None:
+        self._size_of, self._drop = size_of, drop
+        self._guard = threading.Lock()
+        self._by_node: dict[int, list[_Reply]] = {}
+        self._runs: dict[str, int] = {}
+        self._limits: dict[int, Callable[[], int]] = {}
+
+    def allow(self, run: int, most_bytes: Callable[[], int]) -> None:
+        """Say how many bytes a reply of a run may have; asked whenever an object comes."""
+        with self._guard:
+            self._limits[run] = most_bytes
+
+    def forget(self, run: int) -> None:
+        """The run is over, and Flower has dropped what belonged to it."""
+        with self._guard:
+            self._limits.pop(run, None)
+            self._runs = {name: of for name, of in self._runs.items() if of != run}
+            kept = {node: [reply for reply in replies if reply.run != run] for node, replies in self._by_node.items()}
+            self._by_node = {node: replies for node, replies in kept.items() if replies}
+
+    def announce(self, node: int, run: int, name: str, objects: Collection[str]) -> bool:
+        """A device is about to send these objects, all that the reply `name` consists of; its oldest replies make room.
+
+        Returns:
+            Whether it may: an object that is another reply itself would keep that one in memory for good.
+
+        Raises:
+            TooMuch: what is already in memory of them, from replies before, is more than one reply may have.
+        """
+        parts = frozenset(objects)
+        with self._guard:
+            replies = self._by_node.setdefault(node, [])
+            if name in self._runs:
+                return any(reply.name == name and reply.objects == parts for reply in replies)
+            if any(part in self._runs for part in parts):
+                return False
+            held = {part: size for part in parts if (size := self._size_of(part))}
+            if sum(held.values()) > (most := self._most(run)):
+                raise TooMuch(most)
+            waiting = [reply for reply in replies if len(reply.held) < len(reply.objects) or self._size_of(reply.name)]
+            waiting.append(_Reply(run, name, parts, held))
+            self._runs[name] = run
+            self._by_node[node] = waiting[-KEPT:]
+        for late in waiting[:-KEPT]:
+            self._drop(node, late.name)
+        return True
+
+    def arrived(self, node: int, part: str, size: int) -> bool:
+        """Count an object that a device sends; False if the device has not announced it.
+
+        Raises:
+            TooMuch: the reply is too large with it, and is dropped.
+        """
+        with self._guard:
+            replies = self._by_node.get(node, [])
+            reply = next((reply for reply in reversed(replies) if part in reply.objects), None)
+            if reply is None:
+                return False
+            reply.held[part] = max(size, reply.held.get(part, 0))
+            most = self._most(reply.run)
+            if sum(reply.held.values()) <= most:
+                return True
+            replies.remove(reply)
+        self._drop(node, reply.name)
+        raise TooMuch(most)
+
+    def _most(self, run: int) -> int:
+        return self._limits[run]() if run in self._limits else MOST_BYTES
