@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError
+from common.secagg.graph import SMALLEST
 
 
 class Settings(BaseModel):
@@ -117,6 +118,87 @@ class ServerConfig(Settings):
         return self
 
 
+class UploadConfig(Settings):
+    """How a device's update travels.
+
+    Attributes:
+        secure: under secure aggregation: the server learns the sum of a cohort's updates and none of them.
+        clip: largest magnitude of one value in a secure sum; what is beyond is cut off on the device.
+        step_timeout: seconds that each step of a secure sum waits for devices.
+        precision: `float32`, `float16` or `int8`, where sums are not secure. Secure sums have 32-bit integers of their own.
+    """
+
+    secure: bool = True
+    clip: float = Field(default=8.0, gt=0)
+    step_timeout: float = Field(default=120.0, gt=0)
+    precision: Literal["float32", "float16", "int8"] = "float32"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.secure and self.precision != "float32":
+            raise ValueError(
+                f"precision {self.precision} (--upload) is for updates in the clear: secure sums are made of 32-bit integers; "
+                "leave it out, or add --no-secure-aggregation"
+            )
+        return self
+
+
+class EvaluationConfig(Settings):
+    """Federated evaluation: how well the global model does on the devices' own faces, as a noisy number in the secure sum.
+
+    Attributes:
+        federated: ask for it in every round.
+        noise_multiplier: of each device's noise on its two counts; it is debited beside the training, at a sampling rate of 1.
+    """
+
+    federated: bool = False
+    noise_multiplier: float = Field(default=8.0, gt=0)
+
+
+class ClientLevelConfig(Settings):
+    """Client-level differential privacy: all faces of one device together, beside whatever each face has.
+
+    Attributes:
+        mode: `central`: the server adds the noise, and is trusted to; `distributed`: every device adds its share inside a secure
+            sum, so that the server sees a noisy sum only; `none`.
+        epsilon, delta: of the whole run; record-level epsilon is another promise, and the two are never added.
+        clip: largest L2 norm of a device's update.
+        adaptive: let the clip follow the median of the updates' norms (central; Andrew et al. 2021).
+        bits: width of the integers that hold a distributed sum.
+    """
+
+    mode: Literal["none", "central", "distributed"] = "none"
+    epsilon: float = Field(default=8.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    clip: float = Field(default=1.0, gt=0)
+    adaptive: bool = False
+    bits: int = Field(default=20, ge=8, le=24)
+
+    @model_validator(mode="after")
+    def _central_alone(self) -> Self:
+        if self.adaptive and self.mode != "central":
+            raise ValueError("adaptive (--adaptive-clip) needs mode central (--client-dp central)")
+        return self
+
+
+class ClientLevelRequest(Settings):
+    """What a device is asked to do for client-level privacy in one round.
+
+    Attributes:
+        mode, epsilon, delta, clip, bits: as in `ClientLevelConfig`, the clip as it stands in this round.
+        noise_multiplier: z, of the noise in the sum, in units of the clip.
+        rounds: for which the promise is.
+    """
+
+    mode: Literal["central", "distributed"]
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+    clip: float = Field(gt=0)
+    bits: int = Field(ge=8, le=24)
+    noise_multiplier: float = Field(gt=0)
+    rounds: int = Field(ge=1)
+
+
 class DataConfig(Settings):
     """Where a simulation's faces come from and how devices differ.
 
@@ -153,7 +235,15 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     server: ServerConfig = ServerConfig()
+    upload: UploadConfig = UploadConfig()
+    client_level: ClientLevelConfig = ClientLevelConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     data: DataConfig = DataConfig()
+
+    @property
+    def fewest_updates(self) -> int:
+        """Updates below which a round is not accepted."""
+        return max(self.server.min_replies, SMALLEST) if self.upload.secure else self.server.min_replies
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -163,6 +253,20 @@ class RunConfig(Settings):
             raise ValueError(f"A cohort of {self.server.cohort} cannot be drawn from {self.data.clients} clients")
         if self.server.min_replies > self.data.clients:
             raise ValueError(f"server.min_replies {self.server.min_replies} is more than the {self.data.clients} clients")
+        if self.upload.secure and min(self.server.cohort or self.data.clients, self.data.clients) < SMALLEST:
+            raise ValueError(
+                f"Secure aggregation needs a cohort of at least {SMALLEST} devices: of two, each knows the other's update. "
+                "Take more devices, or --no-secure-aggregation"
+            )
+        if self.evaluation.federated and (not self.upload.secure or self.client_level.mode != "none"):
+            raise ValueError(
+                "federated evaluation (--federated-evaluation) goes through a secure sum and has no client-level guarantee: "
+                "leave out --no-secure-aggregation and --client-dp"
+            )
+        if self.client_level.mode == "distributed" and not self.upload.secure:
+            raise ValueError(
+                "Distributed noise (--client-dp distributed) is safe inside a secure sum alone: leave out --no-secure-aggregation"
+            )
         if self.server.strategy == "fedprox" and self.train.proximal_mu == 0:
             raise ValueError("fedprox needs a pull to the global model: set train.proximal_mu (--mu), such as 0.01")
         if self.server.strategy != "fedprox" and self.train.proximal_mu > 0:

@@ -1,28 +1,31 @@
-"""What travels between server and device, and nothing else: one request, one reply. Both apps encode and decode with it.
+"""What travels between server and device in a round, and nothing else. Both apps encode and decode with it.
 
-A request carries the model and the server's wishes in the clear under TLS. A reply carries the update and a status word: no
-example counts, losses, accuracies, labels or error texts.
+A request carries the model and the server's wishes in the clear under TLS. A device answers with a status word and, where sums
+are not secure, with its update; else the steps of the secure sum follow (`common.secagg`). Example counts, losses, accuracies,
+labels and error texts have no place in any of them.
 """
 
-import io
-import math
-from typing import Literal
+import hashlib
+from typing import Literal, TypeVar
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from common.config import ModelConfig, PrivacyConfig, Settings, TrainConfig
+from common.arrays import Arrays, Shapes, largest_packed, pack, unpack
+from common.canonical import encode
+from common.config import ClientLevelRequest, ModelConfig, PrivacyConfig, Settings, TrainConfig, UploadConfig
 from common.errors import ReplyError
 
-Arrays = dict[str, NDArray[np.float32]]
+S = TypeVar("S", bound=Settings)
 
-MAX_REQUEST_TEXT = 64 * 1024
+MAX_TEXT = 64 * 1024
+SAFETENSORS, SECURE_SUM = "safetensors", "emofl.secagg"
 
 Refusal = Literal["budget-spent", "no-data", "policy", "bad-request", "failed"]
-"""Why a device sent no update. `failed` stands for any error of its own; the text stays on the device."""
+"""Why a device sent nothing. `failed` stands for any error of its own; the text stays on the device."""
+
+Step = Literal["advertise", "share", "mask", "confirm", "unmask"]
+"""Of a secure sum, in this order; each is one message to a device and one from it."""
 
 
 class TrainRequest(Settings):
@@ -33,6 +36,9 @@ class TrainRequest(Settings):
         round, rounds: this round, from 1, and the last one.
         preprocessing: fields of `models.preprocess.Preprocessing`.
         participations: how often this device should expect to be asked in the run; it spreads its budget over them.
+        upload: how the update is to travel.
+        evaluation_noise: noise multiplier of the device's two counts for federated evaluation; None asks for none.
+        client_level: what else is done to it for client-level privacy, if anything.
     """
 
     version: Literal[1] = 1
@@ -43,59 +49,103 @@ class TrainRequest(Settings):
     model: ModelConfig
     train: TrainConfig
     privacy: PrivacyConfig
+    upload: UploadConfig
+    evaluation_noise: float | None = Field(default=None, gt=0)
+    client_level: ClientLevelRequest | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
+
+    def digest(self, weights: bytes) -> bytes:
+        """What the members of a secure sum must agree on: this request and the very same weights.
+
+        A server that shows its devices different weights could make all updates but one vanish from the sum (Pasquini et al.
+        2022, "Eluding secure aggregation in federated learning via model inconsistency").
+        """
+        return hashlib.sha256(encode(self.model_dump(mode="json")) + hashlib.sha256(weights).digest()).digest()
 
 
 class TrainReply(Settings):
-    """A device's answer. Server sees: who answered, for which round, trained or why not, and the update's arrays."""
+    """A device's answer. Server sees: who answered, for which round, trained or why not.
+
+    Attributes:
+        identity: where sums are secure, the device's public key in them (Ed25519, hexadecimal).
+    """
 
     version: Literal[1] = 1
-    run: str
+    run: str = Field(max_length=64)
     round: int
     status: Literal["trained", "refused"]
     reason: Refusal | None = None
+    identity: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
-def _arrays_to_record(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+class SumHeader(Settings):
+    """What goes with a message of a secure sum.
+
+    Attributes:
+        reason: a device's refusal; it takes no further part in this sum.
+    """
+
+    version: Literal[1] = 1
+    run: str = Field(max_length=64)
+    round: int = Field(ge=1)
+    step: Step
+    reason: Refusal | None = None
 
 
-def encode_request(request: TrainRequest, weights: Arrays) -> RecordDict:
-    """The message content a server sends: `weights` are all of the model's parameters by name."""
-    return RecordDict(
-        {"weights": _arrays_to_record(weights), "request": ConfigRecord({"json": request.model_dump_json()})},
-    )
+def _text(settings: Settings) -> ConfigRecord:
+    return ConfigRecord({"json": settings.model_dump_json()})
 
 
-def decode_request(content: RecordDict) -> tuple[TrainRequest, Arrays]:
-    """The request and the weights of a message.
+def _bytes(content: bytes, kind: str) -> ArrayRecord:
+    """One array, however many parameters are in it: Flower sends every array as an object of its own."""
+    return ArrayRecord({"content": Array("uint8", (len(content),), kind, content)})
+
+
+def _read_text(content: RecordDict, name: str, kind: type[S]) -> S:
+    try:
+        text = content[name]["json"]
+        if not isinstance(text, str) or len(text) > MAX_TEXT:
+            raise ReplyError(f"The {name} is not text of a sensible size.")
+        return kind.model_validate_json(text)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ReplyError(f"The {name} is malformed ({type(error).__name__}).") from error
+
+
+def _read_bytes(content: RecordDict, name: str, kind: str, most: int | None) -> bytes:
+    record = content.get(name)
+    if not isinstance(record, ArrayRecord) or set(record) != {"content"}:
+        raise ReplyError(f"The message carries no {name}.")
+    array = record["content"]
+    if array.stype != kind or (most is not None and len(array.data) > most):
+        raise ReplyError(f"The {name} is of another kind, or larger than it can be.")
+    return array.data
+
+
+def encode_request(request: TrainRequest, weights: bytes) -> RecordDict:
+    """The message content a server sends: `weights` are all of the model's parameters, as `common.arrays.pack` gives them."""
+    return RecordDict({"weights": _bytes(weights, SAFETENSORS), "request": _text(request)})
+
+
+def decode_request(content: RecordDict) -> tuple[TrainRequest, bytes]:
+    """The request and the packed weights of a message.
 
     Raises:
         ReplyError: the content is not a request of this version.
     """
-    try:
-        text = content["request"]["json"]
-        if not isinstance(text, str) or len(text) > MAX_REQUEST_TEXT:
-            raise ReplyError("The request is not text of a sensible size.")
-        request = TrainRequest.model_validate_json(text)
-        record = content["weights"]
-        if not isinstance(record, ArrayRecord):
-            raise ReplyError("The request carries no weights.")
-        return request, {name: _to_float32(array) for name, array in record.items()}
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ReplyError(f"The request is malformed ({type(error).__name__}).") from error
+    return _read_text(content, "request", TrainRequest), _read_bytes(content, "weights", SAFETENSORS, None)
 
 
-def encode_reply(reply: TrainReply, update: Arrays | None = None) -> RecordDict:
-    """The message content a device sends; `update` is the change of each trained parameter."""
-    records = RecordDict({"reply": ConfigRecord({"json": reply.model_dump_json()})})
+def encode_reply(reply: TrainReply, update: Arrays | None = None, upload: UploadConfig | None = None) -> RecordDict:
+    """The message content a device sends; `update` is the change of each trained parameter, None where the sum is secure."""
+    records = RecordDict({"reply": _text(reply)})
     if update is not None:
-        records["update"] = _arrays_to_record(update)
+        precision = upload.precision if upload else "float32"
+        records["update"] = _bytes(pack(update, precision), SAFETENSORS)
     return records
 
 
-def decode_reply(content: RecordDict, expected: dict[str, tuple[int, ...]]) -> tuple[TrainReply, Arrays]:
-    """The reply and its update, its arrays checked against the names and shapes that were asked for.
+def decode_reply(content: RecordDict, expected: Shapes, upload: UploadConfig) -> tuple[TrainReply, Arrays]:
+    """The reply and its update, which is empty where the sum is secure or the device refused.
 
     Sizes are compared before anything is unpacked, so a reply cannot make the server allocate more than it expects.
 
@@ -105,44 +155,37 @@ def decode_reply(content: RecordDict, expected: dict[str, tuple[int, ...]]) -> t
     Raises:
         ReplyError: the reply is malformed, or an array's name, shape or type is not as expected.
     """
-    try:
-        text = content["reply"]["json"]
-        if not isinstance(text, str) or len(text) > MAX_REQUEST_TEXT:
-            raise ReplyError("The reply is not text of a sensible size.")
-        reply = TrainReply.model_validate_json(text)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ReplyError(f"The reply is malformed ({type(error).__name__}).") from error
-    surplus = set(content) - {"reply", "update"}
+    reply = _read_text(content, "reply", TrainReply)
+    with_update = reply.status == "trained" and not upload.secure
+    surplus = set(content) - ({"reply", "update"} if with_update else {"reply"})
     if surplus:
         raise ReplyError(f"The reply carries {len(surplus)} records that nobody asked for.")
-    if reply.status == "refused":
+    if not with_update:
         return reply, {}
-    record = content.get("update")
-    if not isinstance(record, ArrayRecord) or set(record) != set(expected):
-        raise ReplyError("The update's parameters are not the ones that were asked for.")
-    arrays: Arrays = {}
-    for name, shape in expected.items():
-        array = record[name]
-        if tuple(array.shape) != shape or array.dtype != "float32":
-            raise ReplyError(f"{name} should be float32 of shape {shape}.")
-        if len(array.data) > 4 * int(np.prod(shape)) + 1024:
-            raise ReplyError(f"{name} holds more bytes than its shape needs.")
-        arrays[name] = _to_float32(array)
-    return reply, arrays
+    most = largest_packed(expected, upload.precision)
+    return reply, unpack(_read_bytes(content, "update", SAFETENSORS, most), expected, upload.precision)
 
 
-def _to_float32(array: Array) -> NDArray[np.float32]:
-    """The values of an array, its own header believed only as far as it agrees with the message and with the bytes there are."""
-    try:
-        stream = io.BytesIO(array.data)
-        read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(stream)]
-        shape, fortran, dtype = read(stream)
-        payload = stream.read()
-        honest = shape == tuple(array.shape) and dtype == np.dtype("<f4") and not (fortran and len(shape) > 1)
-        if not honest or array.stype != "numpy.ndarray" or len(payload) != 4 * math.prod(shape):
-            raise ReplyError("An array is not the float32 values that it says it is.")
-        return np.frombuffer(payload, dtype=np.float32).reshape(shape).copy()
-    except ReplyError:
-        raise
-    except Exception as error:
-        raise ReplyError(f"An array cannot be unpacked ({type(error).__name__}).") from error
+def encode_sum(header: SumHeader, message: bytes | None = None) -> RecordDict:
+    """One step of a secure sum, either way; a refusal has no message."""
+    records = RecordDict({"sum": _text(header)})
+    if message is not None:
+        records["message"] = _bytes(message, SECURE_SUM)
+    return records
+
+
+def decode_sum(content: RecordDict, most: int | None = None) -> tuple[SumHeader, bytes]:
+    """The header and the message, which is empty in a refusal.
+
+    Args:
+        most: bytes that the message may have.
+
+    Raises:
+        ReplyError: the content is not a step of a secure sum.
+    """
+    header = _read_text(content, "sum", SumHeader)
+    if surplus := set(content) - {"sum", "message"}:
+        raise ReplyError(f"The message carries {len(surplus)} records that nobody asked for.")
+    if header.reason is not None:
+        return header, b""
+    return header, _read_bytes(content, "message", SECURE_SUM, most)

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from common.arrays import Arrays
 from common.errors import ModelError
-from common.messages import Arrays
 
 
 def read_parameters(model: nn.Module) -> Arrays:

@@ -7,14 +7,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from common.errors import ReplyError
-from common.messages import Refusal, TrainReply, decode_request, encode_reply
+from common.messages import Refusal, TrainReply, decode_request, decode_sum, encode_reply, encode_sum
 from fl_client.device import Device, answer_safely
 
 log = logging.getLogger("emofl.client")
 
 
 def build_client_app(open_device: Callable[[Context], Device]) -> ClientApp:
-    """A ClientApp that answers `train` messages and no others.
+    """A ClientApp that answers `train` messages and no others: requests for a round, and the steps of its secure sum.
 
     Args:
         open_device: the device that a Flower context stands for: the one on this machine, or one of a simulation's.
@@ -26,12 +26,15 @@ def build_client_app(open_device: Callable[[Context], Device]) -> ClientApp:
         reason: Refusal = "failed"
         try:
             try:
+                if "sum" in message.content:
+                    header, content = decode_sum(message.content)
+                    return Message(encode_sum(*open_device(context).add_up(header, content)), reply_to=message)
                 request, weights = decode_request(message.content)
             except ReplyError:
                 reason = "bad-request"
                 raise
             reply, update = answer_safely(open_device(context), request, weights)
-            return Message(encode_reply(reply, update), reply_to=message)
+            return Message(encode_reply(reply, update, request.upload), reply_to=message)
         except Exception:
             # Flower would send the text of whatever is raised here to the server.
             log.exception("no answer to a message")

@@ -2,23 +2,32 @@
 
 import hashlib
 import logging
+import math
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
+from common.arrays import Arrays, flatten, unpack
 from common.config import ModelConfig, PrivacyConfig
-from common.errors import EmoflError, ModelError, PrivacyError
-from common.messages import Arrays, Refusal, TrainReply, TrainRequest
+from common.errors import EmoflError, IntegrityError, ModelError, PrivacyError, ReplyError
+from common.identity import SigningKey
+from common.messages import Refusal, SumHeader, TrainReply, TrainRequest
 from common.parameters import write_parameters
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
-from common.privacy.ledger import Ledger
+from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
+from common.sum_encoding import FACES, sum_encoding
 from fl_client.policy import Policy
+from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
 from fl_client.train import Plan, make_plan, train_locally
+from models.evaluate import evaluate
 from models.faces.faceset import FaceSet
 from models.isolation import refuse_mixed_examples
 from models.mobilenet import build_model
@@ -27,6 +36,8 @@ from models.subset import select_trainable
 
 log = logging.getLogger("emofl.client")
 
+EVALUATION = ".evaluation"
+"""Added to a run's name in the ledger for what its federated evaluation costs."""
 DROWNED = 2.0
 """A round asked beyond the run's plan is refused once it would need this many times the noise the run began with."""
 
@@ -53,28 +64,40 @@ class Device:
 
     Attributes:
         faces: gives the device's training faces, prepared as the request says; called when they are needed.
-        ledger: path of the device's own ledger file.
+        ledger: the device's own ledger file, with its anchor where it has one.
         seed: of shuffling and augmentation, never of noise or of Poisson batches.
         random: makes the source of noise and of Poisson batches.
         now: the clock, UTC.
+        identity: this device's key in secure sums.
+        known: which other devices it adds up with.
+        rounding: by round, what rounds an update to the integers of a secure sum.
+        sums: what it keeps between the messages of a round; `number` is its place in there.
     """
 
     faces: Callable[[Preprocessing], FaceSet]
-    ledger: Path
+    ledger: Path | LedgerPlace
     policy: Policy
     models: ModelCache
     seed: int = 0
     random: Callable[[], SecureRandom] = field(default=SecureRandom)
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    identity: Callable[[], SigningKey] = field(default=SigningKey.generate)
+    known: KnownDevices = field(default_factory=AnyDevice)
+    rounding: Callable[[int], Callable[[int], bytes]] = field(default=lambda number: secrets.token_bytes)
+    sums: SecureSums = field(default_factory=SecureSums)
+    number: int = 0
 
-    def answer(self, request: TrainRequest, weights: Arrays) -> tuple[TrainReply, Arrays | None]:
-        """Take part in one round, or refuse with a reason code. Server sees: the reply and the noisy update only."""
+    def answer(self, request: TrainRequest, packed: bytes) -> tuple[TrainReply, Arrays | None]:
+        """Take part in one round, or refuse with a reason code.
+
+        Server sees: the reply, and the noisy update only where the sum is not secure; else the update waits for `add_up`.
+        """
         # 1. The device's own rules and data.
         preprocessing = Preprocessing.model_validate(request.preprocessing)
         faces = self.faces(preprocessing)
         if len(faces) == 0:
             return self._refuse(request, "no-data", "There are no faces to train on.")
-        if objection := self.policy.objection(request.privacy, len(faces)):
+        if objection := self.policy.objection(request.privacy, len(faces), secure=request.upload.secure):
             return self._refuse(request, "policy", objection)
         # 2. A plan that depends on the coarse number of faces, not on what they show; and a model that can be trained at all.
         plan = make_plan(request.train, len(faces), request.round, request.rounds)
@@ -82,19 +105,24 @@ class Device:
             return self._refuse(request, "policy", objection)
         try:
             model = self.models.get(request.model)
+            weights = unpack(packed)
             write_parameters(model, weights)
-        except ModelError as error:
+        except (ModelError, ReplyError) as error:
             return self._refuse(request, "bad-request", str(error))
         if request.model.classes != faces.classes:
             return self._refuse(request, "bad-request", "The server asks for other emotions than these faces are labelled with.")
         # 3. The budget: look and debit in one go, durable before anything is computed.
         try:
             with Ledger(self.ledger).locked() as ledger:
+                self._check_client_level(ledger, request)
                 release = self._release(ledger, request, plan) if request.privacy.private else None
+                for scoring in self._evaluations(request, 1):
+                    ledger.debit(scoring, run=f"{request.run}{EVALUATION}", round_number=request.round, now=self.now())
                 ledger.debit(release, run=request.run, round_number=request.round, now=self.now())
         except PrivacyError as error:
             return self._refuse(request, "budget-spent", str(error))
-        # 4. Training.
+        # 4. Evaluation of the model as it came, if it was asked for, and training.
+        counts = self._counts(model, faces, preprocessing, request)
         update = train_locally(
             model,
             weights,
@@ -107,7 +135,63 @@ class Device:
             random=self.random(),
             seed=self._seed(request),
         )
-        return TrainReply(run=request.run, round=request.round, status="trained"), update
+        if not request.upload.secure:
+            return TrainReply(run=request.run, round=request.round, status="trained"), update
+        # 5. The update waits for the others'.
+        identity = self.identity()
+        flat = flatten(update)
+        encoding = sum_encoding(len(flat), request.upload, request.client_level, counts is not None)
+        waiting = Waiting(flat if counts is None else np.append(flat, counts), request.digest(packed), encoding, identity)
+        self.sums.keep(request.run, request.round, self.number, waiting)
+        own = identity.public.raw.hex()
+        return TrainReply(run=request.run, round=request.round, status="trained", identity=own), None
+
+    def add_up(self, header: SumHeader, message: bytes) -> tuple[SumHeader, bytes | None]:
+        """One step of the secure sum of a round that this device trained for. Server sees: what `take_step` returns."""
+        reply, reason = header.model_copy(update={"reason": None}), "failed"
+        try:
+            waiting = self.sums.take(header.run, header.round, self.number)
+            content = take_step(waiting, header, message, self.known, self.policy.smallest_cohort, self.rounding(header.round))
+            if header.step == "unmask":
+                self.sums.drop(self.number)
+            return reply, content
+        except PrivacyError as error:
+            reason = "policy"
+            log.warning("round %d: no part in the sum: %s", header.round, error)
+        except IntegrityError as error:
+            reason = "bad-request"
+            log.error("round %d: no part in the sum: %s", header.round, error)
+        except Exception:
+            log.exception("round %d: no part in the sum", header.round)
+        self.sums.drop(self.number)
+        return reply.model_copy(update={"reason": reason}), None
+
+    def _evaluations(self, request: TrainRequest, rounds: int) -> list[Release]:
+        """What `rounds` federated evaluations cost: counts of all faces, so at a sampling rate of 1."""
+        if request.evaluation_noise is None or not request.privacy.private:
+            return []
+        return [Release(request.evaluation_noise, 1.0, rounds)]
+
+    def _counts(
+        self, model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, request: TrainRequest
+    ) -> NDArray[np.float32] | None:
+        """Faces that the model is right about, and faces, in units of `FACES`, each under the noise that was debited.
+
+        One face more or less moves the pair by at most sqrt(2) in L2.
+        """
+        if request.evaluation_noise is None or not request.upload.secure:
+            return None
+        confusion = evaluate(model, faces, preprocessing).confusion
+        counts = np.array([np.trace(confusion), confusion.sum()], dtype=np.float64)
+        if request.privacy.private:
+            counts += self.random().normal(2, request.evaluation_noise * math.sqrt(2)).numpy()
+        return (counts / FACES).astype(np.float32)
+
+    def _check_client_level(self, ledger: Ledger, request: TrainRequest) -> None:
+        """A client-level promise is for a number of rounds; a server that repeats some gets no more of them."""
+        wish = request.client_level
+        if wish is not None and sum(entry.run == request.run for entry in ledger.entries) >= wish.rounds:
+            raise PrivacyError(f"The run's client-level epsilon {wish.epsilon:g} is for {wish.rounds} rounds, and they are over.")
 
     def _release(self, ledger: Ledger, request: TrainRequest, plan: Plan) -> Release:
         """The noise for this round: what the run began with as long as the planned rest fits, more if it no longer does."""
@@ -115,13 +199,14 @@ class Device:
         if not ledger.all_private:
             raise PrivacyError("These faces were once used without privacy, so no epsilon holds for them any more.")
         earlier = [e.release for e in ledger.entries if e.run == request.run and e.release is not None]
-        steps = plan.steps * max(1, request.participations - len(earlier))
+        left = max(1, request.participations - len(earlier))
+        steps, spent = plan.steps * left, [*ledger.releases, *self._evaluations(request, left)]
         rate = plan.sampling.rate
         if earlier:
             same = Release(earlier[-1].noise_multiplier, rate, steps)
-            if spent_epsilon([*ledger.releases, same], wish.delta, wish.accountant) <= wish.epsilon:
+            if spent_epsilon([*spent, same], wish.delta, wish.accountant) <= wish.epsilon:
                 return Release(same.noise_multiplier, rate, plan.steps)
-        sigma = calibrate_noise(ledger.releases, rate, steps, wish.epsilon, wish.delta, wish.accountant)
+        sigma = calibrate_noise(spent, rate, steps, wish.epsilon, wish.delta, wish.accountant)
         if earlier and sigma > DROWNED * earlier[0].noise_multiplier:
             raise PrivacyError(
                 f"Epsilon {wish.epsilon:g} is all but spent: {ledger.epsilon(wish.delta, wish.accountant):.3f} used, and one "
@@ -138,7 +223,7 @@ class Device:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
 
 
-def answer_safely(device: Device, request: TrainRequest, weights: Arrays) -> tuple[TrainReply, Arrays | None]:
+def answer_safely(device: Device, request: TrainRequest, weights: bytes) -> tuple[TrainReply, Arrays | None]:
     """As `Device.answer`, with any error of the device turned into a refusal whose text stays here."""
     try:
         return device.answer(request, weights)

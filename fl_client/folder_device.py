@@ -7,16 +7,22 @@ from pathlib import Path
 import torch
 from flwr.clientapp import ClientApp
 
+from common.arrays import Arrays
 from common.errors import RunError
-from common.messages import Arrays, TrainReply, TrainRequest
+from common.identity import SigningKey
+from common.messages import TrainReply, TrainRequest
+from common.privacy.ledger import LedgerPlace
 from fl_client.app import build_client_app
 from fl_client.device import Device, ModelCache
+from fl_client.known_devices import KnownDevicesFile
 from fl_client.policy import Policy
 from models.faces.faceset import FaceSet
 from models.faces.folder import read_folder
 from models.preprocess import Preprocessing
 
 log = logging.getLogger("emofl.client")
+
+IDENTITY = "identity_key.pem"
 
 
 @dataclass(frozen=True)
@@ -29,23 +35,37 @@ class FolderDevice(Device):
 
     folder: Path = Path()
 
-    def answer(self, request: TrainRequest, weights: Arrays) -> tuple[TrainReply, Arrays | None]:
+    def answer(self, request: TrainRequest, packed: bytes) -> tuple[TrainReply, Arrays | None]:
         """As `Device.answer`."""
 
         def faces(preprocessing: Preprocessing) -> FaceSet:
             return read_folder(self.folder, preprocessing, request.model.classes)[0]
 
         log.info("Round %d of %d: training.", request.round, request.rounds)
-        answer = Device.answer(replace(self, faces=faces), request, weights)
+        answer = Device.answer(replace(self, faces=faces), request, packed)
         if answer[0].status == "trained":
-            log.info("Round %d of %d: trained; the noisy update is on its way.", request.round, request.rounds)
+            way = "waits for the others' to be added up" if request.upload.secure else "is on its way"
+            log.info("Round %d of %d: trained; the noisy update %s.", request.round, request.rounds, way)
         return answer
 
 
-def folder_app(folder: Path, ledger: Path, policy: Policy, threads: int) -> ClientApp:
-    """The ClientApp of this device, the same that simulations run."""
+def folder_app(folder: Path, home: Path, ledger: LedgerPlace, policy: Policy, threads: int) -> ClientApp:
+    """The ClientApp of this device, the same that simulations run.
+
+    Args:
+        home: where its identity in secure sums lies, and whom it has met in them.
+    """
     torch.set_num_threads(threads)
-    device = FolderDevice(faces=_unread, ledger=ledger, policy=policy, models=ModelCache(), folder=folder)
+    identity = SigningKey.load_or_create(home / IDENTITY)
+    device = FolderDevice(
+        faces=_unread,
+        ledger=ledger,
+        policy=policy,
+        models=ModelCache(),
+        identity=lambda: identity,
+        known=KnownDevicesFile(home, policy.accept_new_devices),
+        folder=folder,
+    )
     return build_client_app(lambda context: device)
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.arrays import Arrays
 from common.config import PrivacyConfig, TrainConfig
-from common.messages import Arrays
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients

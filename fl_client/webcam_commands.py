@@ -20,6 +20,7 @@ from common.identity import grouped
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.detector import make_detector
 from fl_client.webcam.loop import CameraLoop, LoopSettings
+from fl_client.webcam.looping import LoopingSource
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.quiet import native_stderr_silenced
 from fl_client.webcam.recorder import Outputs, check_outputs, open_recorders
@@ -44,6 +45,9 @@ def webcam(
     output: Annotated[Path | None, typer.Option(help="Write what is shown: .mp4, or .png or .jpg of one picture.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one line per face: frame, box, label, probabilities.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Play a video again and again, in its own time, as if it were a camera.")
+    ] = False,
     mirror: Annotated[bool, typer.Option("--mirror", help="Show and record as in a mirror.")] = False,
     min_confidence: Annotated[float, typer.Option(min=0.0, max=1.0, help="Say 'unsure' below this probability.")] = 0.0,
     detector: Annotated[str, typer.Option(help="Which face detector: haar.")] = "haar",
@@ -61,13 +65,17 @@ def webcam(
             wait_for_first(registry, _say)
         classifier = Classifier(models.newest(), threads)
         _introduce(classifier.model)
-        frames_from = stack.enter_context(closing(open_source(source, lambda sentence: _say(sentence, warning=True))))
+
+        def opened() -> Source:
+            return open_source(source, lambda sentence: _say(sentence, warning=True))
+
+        frames_from = stack.enter_context(closing(LoopingSource(opened) if loop else opened()))
         live = frames_from.facts.kind.live
-        if headless and live and frames is None and output is None and csv is None:
+        if headless and (live or loop) and frames is None and output is None and csv is None:
             raise ConfigError("This would show nothing and never end: add --output, --csv or --frames to --headless.")
         window = None if headless else stack.enter_context(closing(open_window("emofl")))
         outputs = Outputs(open_recorders(output, csv, frames_from.facts, classifier.model.classes), live)
-        loop = CameraLoop(
+        camera = CameraLoop(
             source=frames_from,
             detector=finder,
             classifier=classifier,
@@ -77,17 +85,17 @@ def webcam(
             say=_say,
         )
         try:
-            with outputs, _progress(frames_from, frames, shown=headless) as loop.tick:
+            with outputs, _progress(frames_from, frames, shown=headless) as camera.tick:
                 if registry is None:
-                    loop.run()
+                    camera.run()
                 else:
-                    with ModelWatcher(models, classifier, lambda newer: Classifier(newer, threads)) as loop.watcher:
-                        loop.run()
+                    with ModelWatcher(models, classifier, lambda newer: Classifier(newer, threads)) as camera.watcher:
+                        camera.run()
         except KeyboardInterrupt:
             if headless and not live:
                 raise typer.Exit(INTERRUPTED) from None
         finally:
-            _conclude(loop, outputs)
+            _conclude(camera, outputs)
 
 
 def _introduce(model: LoopModel) -> None:

@@ -1,13 +1,16 @@
 """Adds up updates as they arrive, in memory of one model, whatever the cohort's size. Pure; `fl_server.strategy` calls it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.arrays import Arrays, flatten, unflatten
 from common.errors import ReplyError
-from common.messages import Arrays
+from common.privacy.client_level.central import CentralSum
 
 SCALE = 2.0**30
 """Updates are added as multiples of 1 / SCALE in 64-bit integers: exact, so the order of arrival changes nothing."""
@@ -29,6 +32,49 @@ class UpdateShape:
     def size(self) -> int:
         """Number of values in an update."""
         return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+class Mean(Protocol):
+    """Updates are added one by one; then their mean is taken once."""
+
+    count: int
+
+    def add(self, update: Arrays) -> float:
+        """As `RunningMean`."""
+
+    def mean(self) -> Arrays:
+        """As `RunningMean`."""
+
+
+class ClippedMean:
+    """The noisy mean of clipped updates, in central client-level privacy.
+
+    Args:
+        collected: empty.
+        release: takes its noisy mean.
+    """
+
+    def __init__(self, shape: UpdateShape, collected: CentralSum, release: Callable[[CentralSum], NDArray[np.float64]]) -> None:
+        self._shape, self._collected, self._release = shape, collected, release
+        self.count = 0
+
+    def add(self, update: Arrays) -> float:
+        """Add one update, clipped, and return the L2 norm of what was added.
+
+        Raises:
+            ReplyError: a value is not finite.
+        """
+        flat = flatten(update)
+        norm = float(np.linalg.norm(flat.astype(np.float64)))
+        if not math.isfinite(norm):
+            raise ReplyError("The update holds values that are not finite.")
+        self._collected.add(flat)
+        self.count += 1
+        return min(norm, self._collected.mechanism.clip)
+
+    def mean(self) -> Arrays:
+        """The noisy mean by parameter name, float32."""
+        return unflatten(self._release(self._collected).astype(np.float32), self._shape.shapes)
 
 
 class RunningMean:

@@ -15,7 +15,7 @@ from common.console import command_line, err, out
 from common.errors import ConfigError, IntegrityError
 from common.identity import PublicKey, grouped, parse_fingerprint
 from fl_server.hub import check_registry
-from models.manifest import Manifest, PrivacyStatement
+from models.manifest import Manifest
 from models.published import VERSIONS, latest_name, read_manifest, read_registered, registry_key, version_names
 
 models = command_line("Look at published models, and check their signatures.")
@@ -138,17 +138,18 @@ def _table(names: list[str], found: dict[str, tuple[Manifest, str]], latest: str
             manifest.created[:16].replace("T", " "),
             escape(manifest.run),
             f"{manifest.cohort.accepted}/{manifest.cohort.asked}",
-            _privacy(manifest.privacy),
+            _privacy(manifest),
             escape(", ".join(f"{metric} {value:.3g}" for metric, value in list(manifest.metrics.items())[:2])),
         )
     return table
 
 
-def _privacy(privacy: PrivacyStatement) -> str:
-    if not privacy.private:
+def _privacy(manifest: Manifest) -> str:
+    kept = {p.unit: p for p in (manifest.privacy, manifest.client_privacy) if p is not None and p.private}
+    if not kept:
         return "[bold red]NOT PRIVATE[/]"
-    whom = {"record": "face", "client": "device"}[privacy.unit]
-    return f"[green]ε {privacy.stated_epsilon}[/] per {whom}"
+    whom = {"record": "face", "client": "device"}
+    return ", ".join(f"[green]ε {promise.stated_epsilon}[/] per {whom[unit]}" for unit, promise in kept.items())
 
 
 def _sheet(manifest: Manifest, digest: str, key: PublicKey, *, is_latest: bool) -> Table:
@@ -160,7 +161,11 @@ def _sheet(manifest: Manifest, digest: str, key: PublicKey, *, is_latest: bool) 
         ("Version", f"[bold]{manifest.version}[/]" + (" [green]latest[/]" if is_latest else "")),
         ("Created", escape(manifest.created)),
         ("Run", f"{escape(manifest.run)}, round {manifest.round}"),
-        ("Replies", f"{manifest.cohort.accepted} of {manifest.cohort.asked} devices"),
+        (
+            "Replies",
+            f"{manifest.cohort.accepted} of {manifest.cohort.asked} devices"
+            + (", added up so that the server saw their sum alone" if manifest.cohort.secure else ""),
+        ),
         ("Model", f"{escape(model.name)}, trained {model.trainable}, from {escape(manifest.init)}"),
         ("Input", f"{preprocessing.size}x{preprocessing.size} {preprocessing.colour}"),
         ("Classes", escape(", ".join(model.classes))),
@@ -169,6 +174,9 @@ def _sheet(manifest: Manifest, digest: str, key: PublicKey, *, is_latest: bool) 
     if privacy.private:
         rows.append(("", f"accountant {privacy.accountant}, clipping norm {privacy.clipping_norm:g}"))
         rows.append(("", escape(f"noise: {privacy.noise_source}")))
+    if (client := manifest.client_privacy) is not None:
+        rows.append(("Per device", f"[{'green' if client.private else 'bold red'}]{escape(client.statement)}[/]"))
+        rows += [("", escape(f"noise: {client.noise_source}"))] if client.private else []
     rows += [("Not private" if i == 0 else "", escape(what)) for i, what in enumerate(privacy.non_private)]
     rows += [("Metrics" if i == 0 else "", escape(f"{k} {v:.4g}")) for i, (k, v) in enumerate(manifest.metrics.items())]
     for i, (name, entry) in enumerate(sorted(manifest.files.items())):

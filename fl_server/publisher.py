@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from torch import nn
 
-from common.config import PrivacyConfig, RunConfig
+from common.config import ClientLevelConfig, PrivacyConfig, RunConfig
 from common.parameters import write_parameters
 from fl_server.hub import PublishedVersion, Registry
 from fl_server.rounds import Accepted
@@ -17,6 +17,36 @@ from models.preprocess import Preprocessing
 from models.published import read_registered, version_names
 
 NOISE_SOURCE = "Gaussian, sum of 4 draws per value, from AES-256-CTR keyed by the device's operating system"
+
+
+CLIENT_NOISE = {
+    "central": "Gaussian, sum of 4 draws per value, from AES-256-CTR keyed by the server's operating system",
+    "distributed": "Skellam, a share from each device in a secure sum, from AES-256-CTR keyed by its operating system",
+}
+
+
+def client_statement(config: ClientLevelConfig, trained: bool, init: Manifest | None = None) -> PrivacyStatement | None:
+    """What a model promises for all faces of one device together; None where nothing was asked for.
+
+    What training began from counts as in `privacy_statement`.
+    """
+    if config.mode == "none":
+        return None
+    earlier = (0.0, 0.0)
+    if init is not None and init.round > 0:
+        promise = init.client_privacy
+        if promise is None or promise.epsilon is None or promise.delta is None:
+            return PrivacyStatement.absent(f"initial weights without client-level privacy: {init.run} {init.version}")
+        earlier = (promise.epsilon, promise.delta)
+    return PrivacyStatement.guaranteed(
+        unit="client",
+        neighbouring="zero-out-one",
+        epsilon=(config.epsilon if trained else 0.0) + earlier[0],
+        delta=min(config.delta + earlier[1], 0.999),
+        accountant="rdp",
+        clipping_norm=config.clip,
+        noise_source=CLIENT_NOISE[config.mode],
+    )
 
 
 def privacy_statement(
@@ -104,14 +134,22 @@ class Publisher:
         if scores is not None:
             found = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "loss": scores.loss}
             metrics = {name: value for name, value in found.items() if math.isfinite(value)}
+        trained = accepted.round > 0
+        record = privacy_statement(self.config.privacy, trained, self.init, self.public_data)
+        client = client_statement(self.config.client_level, trained, self.init)
         facts = ModelFacts(
             model=self.config.model,
             preprocessing=self.preprocessing,
             run=self.run,
             round=accepted.round,
             created=self.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            cohort=Cohort(asked=accepted.tally.asked, accepted=accepted.tally.accepted),
-            privacy=privacy_statement(self.config.privacy, accepted.round > 0, self.init, self.public_data),
+            cohort=Cohort(
+                asked=accepted.tally.asked,
+                accepted=accepted.tally.accepted,
+                secure=self.config.upload.secure and accepted.tally.accepted > 0,
+            ),
+            privacy=record if record.private or client is None else client,
+            client_privacy=client,
             metrics=metrics,
             init=f"{self.init.run} {self.init.version}" if self.init else "random",
         )

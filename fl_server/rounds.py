@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import nn
 
+from common.arrays import Arrays, pack
 from common.canonical import encode, sha256
-from common.config import RunConfig
+from common.config import ClientLevelRequest, RunConfig
 from common.errors import ModelError, RunError
 from common.files import write_atomic
-from common.messages import Arrays, TrainRequest, encode_request
+from common.messages import TrainRequest, encode_request
 from common.parameters import read_parameters, write_parameters
+from common.sum_encoding import sum_encoding
 from fl_server.aggregate import UpdateShape
 from fl_server.checkpoint import Checkpoint
+from fl_server.client_level import ClientLevel
+from fl_server.exchange import Exchange
+from fl_server.secure_round import SecureRound, SecureSum
 from fl_server.strategy import StreamingAverage, Tally, load_state, make_strategy, save_state
 from models.evaluate import Evaluation, evaluate
 from models.faces.faceset import FaceSet
@@ -77,27 +82,6 @@ def expected_participations(rounds: int, cohort: int, devices: int) -> int:
     """How often a device should expect to be asked: the mean of a binomial plus two standard deviations, at most `rounds`."""
     share = min(1.0, cohort / devices)
     return max(1, min(rounds, math.ceil(rounds * share + 2 * math.sqrt(rounds * share * (1 - share)))))
-
-
-def stream_replies(
-    grid: Grid, messages: Iterable[Message], timeout: float, poll: float, stopped: Callable[[], bool] = lambda: False
-) -> Iterator[Message]:
-    """Send `messages` and yield each reply when it is there, one pulled at a time, so that it can be dropped before the next.
-
-    Raises:
-        RunError: `stopped` said so.
-    """
-    pending = [identifier for identifier in grid.push_messages(messages) if identifier]
-    end = time.monotonic() + timeout
-    while pending and time.monotonic() < end:
-        for identifier in list(pending):
-            if stopped():
-                raise RunError("The run was stopped in the middle of a round; resume it to repeat that round.")
-            for message in grid.pull_messages([identifier]):
-                pending.remove(identifier)
-                yield message
-        if pending:
-            time.sleep(poll)
 
 
 @dataclass
@@ -157,6 +141,7 @@ class Rounds:
         names = list(select_trainable(model, self.config.model.trainable))
         strategy = make_strategy(self.config.server, self.config.train.proximal_mu)
         strategy.shape = UpdateShape({name: state.weights[name].shape for name in names}, self.config.server.max_update_norm)
+        strategy.budget = self._budget(state, strategy.shape.size)
         load_state(strategy, state.server_state, {name: state.weights[name] for name in names})
         if not state.history:
             scores = self._evaluate(model)
@@ -171,7 +156,10 @@ class Rounds:
             write_parameters(model, state.weights)
             scores = self._evaluate(model)
             state.round += 1
-            state.history.append(self._record(state.round, strategy.tally, scores, time.monotonic() - began))
+            record = self._record(state.round, strategy.tally, scores, time.monotonic() - began)
+            if strategy.budget is not None:
+                record |= {"client_epsilon": round(strategy.budget.epsilon(), 4), "client_level": strategy.budget.cost}
+            state.history.append(record)
             self._keep(state, Accepted(state.round, state.weights, strategy.tally, scores) if accepted else None)
         return state
 
@@ -179,20 +167,32 @@ class Rounds:
         """Ask a cohort and move `state` by what it answers; False, and no move, if too few did."""
         number = state.round + 1
         # 1. Choose the cohort, and what each of its devices is asked.
-        cohort, participations = self._choose(grid, number)
+        cohort, participations, devices = self._choose(grid, number)
+        wish = strategy.budget.begin(state.round, len(cohort), devices) if strategy.budget else None
         start = {name: state.weights[name] for name in strategy.shape.shapes}
 
-        def content(mu: float) -> RecordDict:
-            return encode_request(self._request(number, participations, mu), state.weights)
+        weights = pack(state.weights)
+        digests: list[bytes] = []
 
-        strategy.prepare(cohort, content, start, self.run, partial(self.observers.on_reply, number))
+        def content(mu: float) -> RecordDict:
+            request = self._request(number, participations, mu, wish)
+            digests.append(request.digest(weights))
+            return encode_request(request, weights)
+
+        exchange = Exchange(grid, self.poll, self.stopped)
+
+        def add_up(ready: Mapping[int, bytes]) -> SecureSum:
+            encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, self.config.evaluation.federated)
+            timeout = self.config.upload.step_timeout
+            return SecureRound(exchange, ready, self.run, number, digests[-1], encoding, timeout).sum()
+
+        strategy.prepare(cohort, content, start, self.run, self.config.upload, partial(self.observers.on_reply, number), add_up)
         # 2. Ask, and add up what comes.
         before = ArrayRecord({name: Array(value) for name, value in start.items()})
         messages = strategy.configure_train(number, before, ConfigRecord(), grid)
-        replies = stream_replies(grid, messages, self.config.server.round_timeout, self.poll, self.stopped)
-        after, _ = strategy.aggregate_train(number, replies)
+        after, _ = strategy.aggregate_train(number, exchange.ask(messages, self.config.server.round_timeout))
         # 3. Accept the new model if enough devices are in it.
-        if after is None or strategy.tally.accepted < self.config.server.min_replies:
+        if after is None or strategy.tally.accepted < self.config.fewest_updates:
             log.warning("round %d: %d of %d updates, too few: the model stays", number, strategy.tally.accepted, len(cohort))
             load_state(strategy, state.server_state, start)
             return False
@@ -213,7 +213,7 @@ class Rounds:
     def _publish_what_a_crash_left(self, state: Checkpoint, model: nn.Module) -> None:
         """The checkpoint comes before the publication, so a crash between them leaves a model that nobody can see."""
         last, public = state.history[-1], self.observers.published()
-        accepted = state.round == 0 or last["accepted"] >= self.config.server.min_replies
+        accepted = state.round == 0 or last["accepted"] >= self.config.fewest_updates
         if public is not None and public < state.round and accepted:
             tally = Tally(asked=last["asked"], accepted=last["accepted"])
             self._publish(Accepted(state.round, state.weights, tally, self._evaluate(model)))
@@ -224,20 +224,24 @@ class Rounds:
         except ModelError as error:
             log.error("round %d is not published: %s", accepted.round, error)
 
-    def _choose(self, grid: Grid, number: int) -> tuple[list[int], int]:
+    def _choose(self, grid: Grid, number: int) -> tuple[list[int], int, int]:
         nodes = list(self.order(grid.get_node_ids()))
-        while len(nodes) < self.config.server.min_replies:
+        while len(nodes) < self.config.fewest_updates:
             if self.stopped():
                 raise RunError("The run was stopped while it waited for devices.")
-            time.sleep(self.poll)
+            time.sleep(4 * self.poll)
             nodes = list(self.order(grid.get_node_ids()))
         wanted = min(self.config.server.cohort or len(nodes), len(nodes))
         seed = hashlib.sha256(f"{self.config.seed}/{number}".encode()).digest()
         random: Random = SystemRandom() if self.secret_sampling else Random(seed)  # noqa: S311
         participations = expected_participations(self.config.server.rounds, wanted, len(nodes))
-        return sorted(random.sample(nodes, wanted), key=nodes.index), participations
+        return sorted(random.sample(nodes, wanted), key=nodes.index), participations, len(nodes)
 
-    def _request(self, number: int, participations: int, mu: float) -> TrainRequest:
+    def _budget(self, state: Checkpoint, length: int) -> ClientLevel | None:
+        costs = [record["client_level"] for record in state.history if record.get("client_level")]
+        return ClientLevel.resume(self.config.client_level, length, self.config.server.rounds, costs)
+
+    def _request(self, number: int, participations: int, mu: float, wish: ClientLevelRequest | None) -> TrainRequest:
         return TrainRequest(
             run=self.run,
             round=number,
@@ -246,6 +250,9 @@ class Rounds:
             model=self.config.model,
             train=self.config.train.model_copy(update={"proximal_mu": mu}),
             privacy=self.config.privacy,
+            upload=self.config.upload,
+            evaluation_noise=self.config.evaluation.noise_multiplier if self.config.evaluation.federated else None,
+            client_level=wish,
             preprocessing=self.preprocessing.model_dump(),
         )
 
@@ -263,6 +270,9 @@ class Rounds:
             "update_norm": round(float(np.mean(tally.norms)), 6) if tally.norms else None,
             "seconds": round(seconds, 3),
         }
+        if tally.scored is not None:
+            right, faces = tally.scored
+            record["federated_accuracy"] = min(1.0, max(0.0, right / faces)) if faces > 0 else None
         if scores is not None:
             record |= {
                 "accuracy": scores.accuracy,

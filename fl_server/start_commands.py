@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 D = RunConfig()
 MOST_DEVICES = 1_000_000
 PORT = 8443
+STOP_SECONDS = 60
+"""For which `stop` waits: the ServerApp's process has 10 s to end, the device API 1, each of two HTTP ports 10."""
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="The server's folder (default: ~/.local/state/emofl/server).")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
@@ -47,7 +50,7 @@ def start(
     port: Port = PORT,
     rounds: Annotated[int | None, typer.Option(min=1, help=f"Rounds of training (default {D.server.rounds}).")] = None,
     min_clients: Annotated[
-        int | None, typer.Option(min=1, help=f"Devices that a round needs (default {D.server.min_replies}).")
+        int | None, typer.Option(min=1, help=f"Devices that a round needs (default {D.fewest_updates}).")
     ] = None,
     cohort: Annotated[int | None, typer.Option(min=1, help="Devices asked per round (default: all).")] = None,
     round_timeout: Annotated[
@@ -62,6 +65,24 @@ def start(
         Literal["full", "last-block", "head"] | None,
         typer.Option(help=f"What is trained and uploaded (default {D.model.trainable})."),
     ] = None,
+    client_dp: Annotated[
+        Literal["none", "central", "distributed"] | None,
+        typer.Option(help=f"Privacy of whole devices: noise by the server, or a share by each (default {D.client_level.mode})."),
+    ] = None,
+    client_epsilon: Annotated[
+        float | None, typer.Option(help=f"Its epsilon, over the run (default {D.client_level.epsilon:g}).")
+    ] = None,
+    no_secure_aggregation: Annotated[
+        bool, typer.Option("--no-secure-aggregation", help="See each device's update; devices refuse unless told otherwise.")
+    ] = False,
+    upload: Annotated[
+        Literal["float32", "float16", "int8"] | None,
+        typer.Option(help=f"How many bits a value has, where sums are not secure (default {D.upload.precision})."),
+    ] = None,
+    federated_evaluation: Annotated[
+        bool,
+        typer.Option("--federated-evaluation", help="Also sum up how often the model is right on the devices; costs epsilon."),
+    ] = False,
     init: Annotated[Path | None, typer.Option(help="Start from a published model (registry or version folder).")] = None,
     evaluate: Annotated[
         Path | None, typer.Option(help="Public faces to evaluate each model on: fer2013.csv or a folder.")
@@ -82,6 +103,11 @@ def start(
         "privacy.epsilon": epsilon,
         "model.name": model,
         "model.trainable": trainable,
+        "client_level.mode": client_dp,
+        "client_level.epsilon": client_epsilon,
+        "upload.secure": False if no_secure_aggregation else None,
+        "upload.precision": upload,
+        "evaluation.federated": federated_evaluation or None,
         "data.path": None if evaluate is None else str(evaluate.expanduser().resolve()),
         "init": None if init is None else str(init.expanduser().resolve()),
     }
@@ -146,19 +172,24 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
 
 def stop(folder: Folder = None) -> None:
     """End the server; finished rounds are kept, and `fl-server start` goes on from there."""
+    from fl_server.plan import LOG
     from fl_server.server_lock import running_server
 
     home = (folder or default_folder()).expanduser().resolve()
     process = running_server(home)
     if process is None:
         raise RunError(f"No server runs with {home}.")
-    os.kill(process, signal.SIGTERM)
-    for _ in range(300):
-        if running_server(home) != process:
-            out.print("The server has stopped.")
-            return
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGTERM)
+    end = time.monotonic() + STOP_SECONDS
+    while running_server(home) == process:
+        if time.monotonic() > end:
+            raise RunError(
+                f"The server (process {process}) is still ending after {STOP_SECONDS} seconds. Leave it to it, or end it with "
+                f"`kill -9 {process}`: only the round in progress is lost, and `fl-server start` goes on. Log: {home}/{LOG}."
+            )
         time.sleep(0.1)
-    raise RunError(f"The server (process {process}) has not ended within 30 seconds; its log says what it does.")
+    out.print("The server has stopped.")
 
 
 def _left_out(reasons: dict[str, int] | None) -> str:
@@ -192,7 +223,7 @@ def _deployed(values: dict[str, Any]) -> RunConfig:
 
 
 def _serve(home: Path, run: "RunFolder", host: str, address: str | None, port: int, until_finished: bool) -> NoReturn:
-    from fl_server.service import Plan
+    from fl_server.plan import Plan
     from fl_server.service_process import become
 
     known = own_addresses()
@@ -203,7 +234,8 @@ def _serve(home: Path, run: "RunFolder", host: str, address: str | None, port: i
     wanted = run.config.server
     out.print(f"Server folder: {escape(str(home))}", soft_wrap=True)
     out.print(
-        f"Run {run.name}: {run.done} of {wanted.rounds} rounds done; a round needs {wanted.min_replies} devices.", soft_wrap=True
+        f"Run {run.name}: {run.done} of {wanted.rounds} rounds done; a round needs {run.config.fewest_updates} devices.",
+        soft_wrap=True,
     )
     out.print(
         f"Devices join at {at}; [bold]fl-server invite[/] prints a code for each. On this machine none is needed.", soft_wrap=True

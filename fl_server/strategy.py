@@ -6,7 +6,7 @@ Flower's FedProx, FedAvgM (Hsu et al. 2019) and FedAdam (Reddi et al. 2021), whi
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +14,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx
 
-from common.config import ServerConfig
-from common.errors import ReplyError
-from common.messages import Arrays, decode_reply
-from fl_server.aggregate import RunningMean, UpdateShape
+from common.arrays import Arrays, unflatten
+from common.config import ServerConfig, UploadConfig
+from common.errors import PrivacyError, ReplyError, RunError
+from common.messages import decode_reply
+from common.secagg.graph import SMALLEST
+from fl_server.aggregate import ClippedMean, Mean, RunningMean, UpdateShape
+from fl_server.client_level import ClientLevel
+from fl_server.secure_round import SecureSum
 
 log = logging.getLogger("emofl.server")
+
+AddUp = Callable[[Mapping[int, bytes]], SecureSum]
 
 
 @dataclass
@@ -30,13 +36,15 @@ class Tally:
         asked: size of the cohort.
         accepted: updates in the mean.
         left_out: how many replies were left out, by reason.
-        norms: L2 norm of each accepted update.
+        norms: L2 norm of each accepted update, where the server sees them; of the mean, where the sum is secure.
+        scored: in federated evaluation, noisy: faces that the model before the round was right about, and faces.
     """
 
     asked: int = 0
     accepted: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     norms: list[float] = field(default_factory=list)
+    scored: tuple[float, float] | None = None
 
 
 class StreamingAverage(FedAvg):
@@ -46,6 +54,7 @@ class StreamingAverage(FedAvg):
 
     Attributes:
         shape: what a valid update looks like; set once per run.
+        budget: of client-level privacy, if there is to be any; set once per run.
         tally: what became of the last round's cohort.
     """
 
@@ -54,7 +63,10 @@ class StreamingAverage(FedAvg):
     shape: UpdateShape
     before: Arrays
     run: str
+    upload: UploadConfig
     on_reply: Callable[[Tally], None]
+    add_up: AddUp
+    budget: ClientLevel | None = None
     tally = Tally()
 
     def prepare(
@@ -63,7 +75,9 @@ class StreamingAverage(FedAvg):
         content: Callable[[float], RecordDict],
         before: Arrays,
         run: str,
+        upload: UploadConfig,
         on_reply: Callable[[Tally], None],
+        add_up: AddUp,
     ) -> None:
         """Set what the next round needs.
 
@@ -72,9 +86,12 @@ class StreamingAverage(FedAvg):
             content: message content, given FedProx's proximal weight (0 for the others).
             before: the trained parameters before the round.
             run: the run's name, which every reply must carry.
+            upload: how updates travel.
             on_reply: told after each reply.
+            add_up: where sums are secure, makes the sum of those who trained, given their identity keys by node id.
         """
-        self.cohort, self.content, self.before, self.run, self.on_reply = cohort, content, before, run, on_reply
+        self.cohort, self.content, self.before, self.run, self.upload = cohort, content, before, run, upload
+        self.on_reply, self.add_up = on_reply, add_up
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message per device of the cohort; all share one content."""
@@ -84,8 +101,8 @@ class StreamingAverage(FedAvg):
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add valid updates as they come; leave out, count and log all others. None when there was no valid one."""
-        mean, waiting = RunningMean(self.shape), set(self.cohort)
-        self.tally = Tally(asked=len(self.cohort))
+        mean, waiting, ready = self._mean(), set(self.cohort), dict[int, bytes]()
+        self.tally = tally = Tally(asked=len(self.cohort))
         for message in replies:
             node = message.metadata.src_node_id
             try:
@@ -94,25 +111,62 @@ class StreamingAverage(FedAvg):
                 waiting.discard(node)
                 if message.has_error():
                     raise ReplyError(f"Flower reports error {message.error.code}")
-                reply, update = decode_reply(message.content, self.shape.shapes)
+                reply, update = decode_reply(message.content, self.shape.shapes, self.upload)
                 if reply.status == "refused":
-                    self.tally.left_out[reply.reason or "refused"] += 1
+                    tally.left_out[reply.reason or "refused"] += 1
                     log.info("round %d: device %d refused: %s", server_round, node, reply.reason)
                 elif (reply.run, reply.round) != (self.run, server_round):
                     raise ReplyError("it answers another round")
+                elif self.upload.secure:
+                    ready[node] = _identity(reply.identity, ready)
+                    tally.accepted += 1
                 else:
-                    self.tally.norms.append(mean.add(update))
-                    self.tally.accepted += 1
+                    tally.norms.append(mean.add(update))
+                    tally.accepted += 1
             except ReplyError as error:
-                self.tally.left_out["malformed" if not message.has_error() else "error"] += 1
+                tally.left_out["malformed" if not message.has_error() else "error"] += 1
                 log.warning("round %d: the reply of device %d is left out: %s", server_round, node, error)
-            self.on_reply(self.tally)
+            self.on_reply(tally)
         if waiting:
-            self.tally.left_out["no-answer"] += len(waiting)
-        if mean.count == 0:
+            tally.left_out["no-answer"] += len(waiting)
+        moved = self._secure_mean(server_round, ready) if self.upload.secure else mean.mean() if mean.count else None
+        if moved is None:
             return None, None
-        moved = mean.mean()
         return ArrayRecord({name: Array(self.before[name] + moved[name]) for name in self.before}), None
+
+    def _secure_mean(self, server_round: int, ready: dict[int, bytes]) -> Arrays | None:
+        """What the devices that trained have learned on average; the tally loses those who are not in it."""
+        self.tally.accepted = 0
+        if len(ready) < SMALLEST:
+            log.warning("round %d: %d devices trained; a secure sum needs %d", server_round, len(ready), SMALLEST)
+            self.tally.left_out += Counter({"no-sum": len(ready)})
+            return None
+        try:
+            found = self.add_up(ready)
+        except (RunError, PrivacyError) as error:
+            log.warning("round %d: %s", server_round, error)
+            self.tally.left_out["no-sum"] += len(ready)
+            return None
+        self.tally.accepted = found.survivors
+        self.tally.left_out += found.left_out
+        self.tally.scored = found.decoded.scored
+        mean = self.budget.release(found) if self.budget else found.decoded.total / found.survivors
+        self.tally.norms = [float(np.linalg.norm(mean))]
+        return unflatten(mean.astype(np.float32), self.shape.shapes)
+
+    def _mean(self) -> Mean:
+        if self.budget is None or self.upload.secure:
+            return RunningMean(self.shape)
+        return ClippedMean(self.shape, self.budget.central_sum(), self.budget.release_central)
+
+
+def _identity(given: str | None, taken: Mapping[int, bytes]) -> bytes:
+    if given is None:
+        raise ReplyError("it has no identity for the secure sum")
+    identity = bytes.fromhex(given)
+    if identity in taken.values():
+        raise ReplyError("it shows another device's identity")
+    return identity
 
 
 class _Prox(FedProx, StreamingAverage):

@@ -41,6 +41,10 @@ Utc = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
+Neighbouring = Literal["add-or-remove-one", "replace-one", "zero-out-one"]
+"""Which data sets epsilon compares: with one unit more or less, another in its place, or its contribution replaced by zero."""
+
+
 class Signed(BaseModel):
     """Base of what a manifest is made of: frozen, no unknown key, finite numbers, text without control characters."""
 
@@ -63,10 +67,15 @@ class FileEntry(Signed):
 
 
 class Cohort(Signed):
-    """How many devices the round asked, and how many replies entered the model; 0 and 0 for an initial model."""
+    """How many devices the round asked, and how many replies entered the model; 0 and 0 for an initial model.
+
+    Attributes:
+        secure: whether the server learnt the sum of their updates alone.
+    """
 
     asked: int = Field(ge=0)
     accepted: int = Field(ge=0)
+    secure: bool = False
 
     @model_validator(mode="after")
     def _no_more_than_asked(self) -> Self:
@@ -93,7 +102,7 @@ class PrivacyStatement(Signed):
 
     private: bool
     unit: Literal["record", "client", "none"]
-    neighbouring: Literal["add-or-remove-one", "replace-one"] | None = None
+    neighbouring: Neighbouring | None = None
     epsilon: float | None = Field(default=None, ge=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     accountant: Word | None = None
@@ -126,7 +135,7 @@ class PrivacyStatement(Signed):
         accountant: str,
         clipping_norm: float,
         noise_source: str,
-        neighbouring: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one",
+        neighbouring: Neighbouring = "add-or-remove-one",
         non_private: tuple[str, ...] = (),
     ) -> Self:
         """A model trained under differential privacy, with the sentence for people made from the numbers."""
@@ -171,7 +180,8 @@ class ModelFacts(Signed):
         round: the round whose aggregate this is, 0 for the initial model.
         created: ISO 8601 in UTC, such as 2026-01-31T12:00:00Z.
         cohort: devices asked and replies accepted in this round.
-        privacy: see `PrivacyStatement`.
+        privacy: of one face; of all faces of a device where only that holds. See `PrivacyStatement`.
+        client_privacy: of all faces of a device, where that was asked for: another promise, never added to the first.
         metrics: finite numbers by name, measured on public data or under the guarantee.
         init: what training began from, such as `random` or the name of pretrained weights.
     """
@@ -183,6 +193,7 @@ class ModelFacts(Signed):
     created: Utc
     cohort: Cohort
     privacy: PrivacyStatement
+    client_privacy: PrivacyStatement | None = None
     metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=100)
     init: Sentence
 

@@ -1,5 +1,7 @@
 """The simulated devices: each has its share of the faces, its own ledger file and the real device's code."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from common.privacy.accountant import Release, spent_epsilon
 from common.privacy.ledger import Ledger
 from fl_client.device import Device, ModelCache
 from fl_client.policy import Policy
+from fl_client.secure_sum import SecureSums
 from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
 from simulation.population import make_population
@@ -28,12 +31,13 @@ class SimulatedDevices:
     config: RunConfig
     folder: Path
     _models: ModelCache = field(default_factory=ModelCache, repr=False)
+    _sums: SecureSums = field(default_factory=SecureSums, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
         return {"config": self.config, "folder": self.folder}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state, _models=ModelCache())
+        self.__dict__.update(state, _models=ModelCache(), _sums=SecureSums())
 
     def ledger(self, number: int) -> Path:
         """The ledger file of device `number`."""
@@ -49,9 +53,18 @@ class SimulatedDevices:
             return make_population(self.config.data, self.config.model, self.config.seed).device(number)
 
         privacy = self.config.privacy
-        policy = Policy(largest_epsilon=privacy.epsilon, largest_delta=privacy.delta, allow_non_private=not privacy.private)
+        policy = Policy(
+            largest_epsilon=privacy.epsilon,
+            largest_delta=privacy.delta,
+            allow_non_private=not privacy.private,
+            require_secure_aggregation=self.config.upload.secure,
+        )
         seed = (self.config.seed << 20) + number
-        return Device(faces=faces, ledger=self.ledger(number), policy=policy, models=self._models, seed=seed)
+
+        def rounding(round_number: int) -> Callable[[int], bytes]:
+            return lambda count: hashlib.shake_256(f"{seed}/{round_number}".encode()).digest(count)
+
+        return Device(faces, self.ledger(number), policy, self._models, seed, rounding=rounding, sums=self._sums, number=number)
 
 
 class SpentBudgets:

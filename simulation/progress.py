@@ -19,7 +19,12 @@ def round_line(record: dict[str, Any], rounds: int, private: bool) -> str:
     parts = [f"round {record['round']:>{len(str(rounds))}}/{rounds}"]
     if "accuracy" in record:
         parts.append(f"accuracy {record['accuracy']:6.1%}  balanced {record['balanced_accuracy']:6.1%}")
-    parts.append(f"epsilon {record['epsilon']:.2f}" if private and record.get("epsilon") is not None else "NON-PRIVATE")
+    if record.get("federated_accuracy") is not None:
+        parts.append(f"on devices {record['federated_accuracy']:6.1%}")
+    epsilons = [f"epsilon {record['epsilon']:.2f}"] if private and record.get("epsilon") is not None else []
+    if record.get("client_epsilon") is not None:
+        epsilons.append(f"client-level {record['client_epsilon']:.2f}")
+    parts += epsilons or ["NON-PRIVATE"]
     if record["round"]:
         parts.append(f"{record['accepted']}/{record['asked']} devices")
         parts.append(f"{record['asked'] / max(record['seconds'], 1e-9):.1f} devices/s")

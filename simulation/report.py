@@ -116,6 +116,10 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
         "epsilon": records[-1]["epsilon"],
         "delta": config.privacy.delta if config.privacy.private else None,
         "accountant": config.privacy.accountant if config.privacy.private else None,
+        "client_dp": config.client_level.mode,
+        "client_epsilon": records[-1].get("client_epsilon"),
+        "client_delta": config.client_level.delta if config.client_level.mode != "none" else None,
+        "secure_aggregation": config.upload.secure,
         "rounds": records[-1]["round"],
         "clients": config.data.clients,
         "training_faces": int(sum(len(rows) for rows in population.training)),
@@ -140,10 +144,14 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table = Table(title=f"Run {summary['run']}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
-    privacy = "NON-PRIVATE"
+    privacy = "none per face" if summary["client_dp"] != "none" else "NON-PRIVATE"
     if summary["private"]:
         privacy = f"record-level epsilon {summary['epsilon']:.2f}, delta {summary['delta']:g} ({summary['accountant']})"
     table.add_row("privacy", privacy)
+    if summary["client_dp"] != "none":
+        spent = summary["client_epsilon"] or 0.0
+        table.add_row("", f"client-level epsilon {spent:.2f}, delta {summary['client_delta']:g} ({summary['client_dp']})")
+    table.add_row("the server sees", "the sum of updates" if summary["secure_aggregation"] else "each device's update")
     table.add_row("devices, rounds", f"{summary['clients']}, {summary['rounds']}")
     table.add_row("training faces", f"{summary['training_faces']:,}")
     table.add_row("test accuracy", f"{summary['test_accuracy']:.1%} of {summary['test_faces']:,} faces")

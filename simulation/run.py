@@ -10,12 +10,12 @@ from typing import Any
 
 from flwr.serverapp import ServerApp
 
+from common.arrays import Arrays
 from common.canonical import decode, encode
 from common.config import RunConfig, make_config
 from common.errors import ConfigError, EmoflError, RunError
 from common.files import write_atomic
 from common.identity import SigningKey
-from common.messages import Arrays
 from fl_client.app import build_client_app
 from fl_server.app import build_server_app
 from fl_server.hub import Registry
@@ -44,6 +44,16 @@ class Engine:
     backend: BackendName = "in-process"
     workers: int = 1
     cores: int = len(os.sched_getaffinity(0))
+
+    def check(self, config: RunConfig) -> None:
+        """Raises:
+        ConfigError: this backend cannot carry the run's messages.
+        """
+        if self.backend == "ray" and config.upload.secure:
+            raise ConfigError(
+                "Ray's workers forget a device between two messages, and a secure sum has six: add "
+                "--no-secure-aggregation, or use --backend in-process."
+            )
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,7 @@ def run_simulation(
         The population, for the report.
     """
     config = folder.config
+    engine.check(config)
     clients = config.data.clients
     population = make_population(config.data, config.model, config.seed)
     devices = SimulatedDevices(config, folder.path / "devices")

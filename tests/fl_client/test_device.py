@@ -8,9 +8,10 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from common.config import ModelConfig, PrivacyConfig, TrainConfig
+from common.arrays import Arrays, pack
+from common.config import ModelConfig, PrivacyConfig, TrainConfig, UploadConfig
 from common.emotions import EMOTIONS_7
-from common.messages import Arrays, TrainRequest, decode_reply, encode_request
+from common.messages import TrainRequest, decode_reply, encode_request
 from common.parameters import read_parameters
 from common.privacy.accountant import Release, spent_epsilon
 from common.privacy.ledger import Ledger
@@ -30,16 +31,23 @@ def faces(n: int = 40) -> FaceSet:
     return FaceSet(random.integers(0, 256, (n, 48, 48), dtype=np.uint8), one_hot(random.integers(0, 7, n), 7), EMOTIONS_7)
 
 
-def weights() -> Arrays:
+def arrays() -> Arrays:
     torch.manual_seed(0)
     return read_parameters(build_model(MODEL))
+
+
+def weights() -> bytes:
+    return pack(arrays())
+
+
+PLAIN = UploadConfig(secure=False)
 
 
 def device(tmp_path: Path, *, source: Callable[[Preprocessing], FaceSet] | None = None, **policy: object) -> Device:
     return Device(
         faces=source or (lambda preprocessing: faces()),
         ledger=tmp_path / "ledger.jsonl",
-        policy=Policy.model_validate(policy),
+        policy=Policy.model_validate({"require_secure_aggregation": False} | policy),
         models=ModelCache(),
         now=lambda: NOW,
     )
@@ -54,6 +62,7 @@ def request(round_number: int = 1, *, rounds: int = 3, run: str = "run-1", **pri
         model=MODEL,
         train=TrainConfig(batch_size=8, local_steps=2),
         privacy=PrivacyConfig.model_validate(privacy),
+        upload=PLAIN,
         preprocessing=Preprocessing().model_dump(),
     )
 
@@ -106,6 +115,7 @@ def test_the_debit_is_on_disk_before_training_begins(tmp_path: Path, monkeypatch
         ({"delta": 1e-3}, {}),
         ({"delta": 0.03}, {"largest_delta": 0.5}),
         ({"private": False}, {}),
+        ({}, {"require_secure_aggregation": True}),
     ],
 )
 def test_what_the_policy_forbids_is_refused_before_anything_is_spent(
@@ -164,8 +174,8 @@ def test_the_client_app_answers_over_messages(tmp_path: Path) -> None:
     message = Message(encode_request(request(), weights()), dst_node_id=2, message_type="train")
     message.metadata.__dict__["_message_id"] = "m"
     answer = app(message=message, context=context())
-    shapes = {name: value.shape for name, value in weights().items() if name.startswith("classifier.")}
-    reply, update = decode_reply(answer.content, shapes)
+    shapes = {name: value.shape for name, value in arrays().items() if name.startswith("classifier.")}
+    reply, update = decode_reply(answer.content, shapes, PLAIN)
     assert (reply.run, reply.round, reply.status) == ("run-1", 1, "trained")
     assert set(update) == set(shapes)
 
@@ -177,14 +187,14 @@ def test_a_reply_holds_the_update_and_a_status_and_nothing_else(tmp_path: Path) 
     content = app(message=message, context=context()).content
     assert set(content) == {"reply", "update"}
     assert set(content["reply"]) == {"json"}
-    assert set(json.loads(str(content["reply"]["json"]))) == {"version", "run", "round", "status", "reason"}
+    assert set(json.loads(str(content["reply"]["json"]))) == {"version", "run", "round", "status", "reason", "identity"}
 
 
 def test_a_message_that_is_no_request_is_refused(tmp_path: Path) -> None:
     app = build_client_app(lambda context: device(tmp_path))
     message = Message(RecordDict({"request": ConfigRecord({"json": "{}"})}), dst_node_id=2, message_type="train")
     message.metadata.__dict__["_message_id"] = "m"
-    reply, _ = decode_reply(app(message=message, context=context()).content, {})
+    reply, _ = decode_reply(app(message=message, context=context()).content, {}, PLAIN)
     assert (reply.status, reply.reason) == ("refused", "bad-request")
     assert not (tmp_path / "ledger.jsonl").exists()
 
@@ -193,11 +203,12 @@ def test_a_request_that_cannot_be_trained_spends_nothing(tmp_path: Path) -> None
     own, good = device(tmp_path), weights()
     wrong = [
         (request().model_copy(update={"model": ModelConfig(name="nope")}), good),
-        (request(), {}),
-        (request(), good | {"classifier.1.bias": np.zeros(3, np.float32)}),
+        (request(), pack({})),
+        (request(), b"no weights"),
+        (request(), pack(arrays() | {"classifier.1.bias": np.zeros(3, np.float32)})),
     ]
-    for wish, arrays in wrong:
-        reply, update = own.answer(wish, arrays)
+    for wish, content in wrong:
+        reply, update = own.answer(wish, content)
         assert (reply.status, reply.reason, update) == ("refused", "bad-request", None)
     assert not own.ledger.exists()
 

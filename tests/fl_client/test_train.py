@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.arrays import Arrays
 from common.config import ModelConfig, PrivacyConfig, TrainConfig
 from common.emotions import EMOTIONS_7
-from common.messages import Arrays
 from common.parameters import read_parameters
 from common.privacy.accountant import Release
 from common.privacy.mechanisms import SecureRandom

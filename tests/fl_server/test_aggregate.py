@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from common.arrays import Arrays
 from common.errors import ReplyError
-from common.messages import Arrays
 from fl_server.aggregate import RunningMean, UpdateShape
 
 SHAPE = UpdateShape({"a": (2, 3), "b": (4,)}, max_norm=1000.0)

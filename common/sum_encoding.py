@@ -1,0 +1,186 @@
+"""How an update becomes a vector of ring integers for a secure sum, and the sum an update again. Device and server use the same.
+
+Without client-level privacy: fixed-point numbers. Central: clipped to an L2 norm first, with one bit that says whether it was
+longer. Distributed: rotated, rounded and under the device's share of Skellam noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import ClientLevelRequest, UploadConfig
+from common.errors import PrivacyError
+from common.privacy.client_level.accounting import DistributedRounds, client_epsilon
+from common.privacy.client_level.central import clip_to_norm
+from common.privacy.client_level.distributed import DistributedMechanism, noisy_survivors
+from common.privacy.client_level.rotation import padded_length
+from common.privacy.mechanisms import SecureRandom
+from common.secagg.ring import Ring
+from common.secagg.wire import Terms
+
+FACES = 1024.0
+"""Unit of counts in a sum; with the default clip of 8 a device's count may go up to 8,192."""
+
+
+@dataclass(frozen=True)
+class DecodedSum:
+    """What a secure sum says.
+
+    Attributes:
+        total: the sum of the survivors' updates, flat, in the update's own unit.
+        below: in central mode, how many of them were no longer than the clip.
+        scored: in federated evaluation, noisy: faces that the global model was right about, and faces.
+    """
+
+    total: NDArray[np.float64]
+    below: int | None = None
+    scored: tuple[float, float] | None = None
+
+
+class SumEncoding(Protocol):
+    """Both directions, for updates of one length."""
+
+    @property
+    def vector_length(self) -> int:
+        """Ring integers in an encoded update: `Terms.length`."""
+
+    def check(self, terms: Terms) -> None:
+        """Raises:
+        PrivacyError: with this cohort, the privacy that was asked for does not hold.
+        """
+
+    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+        """One device's vector.
+
+        Args:
+            rounding: the key of what only rounds; noise always comes from the system.
+        """
+
+    def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
+        """What the sum of vectors says."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Each value clipped to `clip` and rounded."""
+
+    length: int
+    clip: float
+
+    @property
+    def vector_length(self) -> int:
+        """As many as values."""
+        return self.length
+
+    def check(self, terms: Terms) -> None:
+        """Nothing is promised."""
+
+    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+        """As `SumEncoding`."""
+        return Ring(len(terms.cohort), self.clip).encode(update, rounding)
+
+    def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
+        """As `SumEncoding`."""
+        return DecodedSum(Ring(len(terms.cohort), self.clip).decode(total))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Fixed-point numbers, and two counts of federated evaluation in units of `FACES`."""
+
+    length: int
+    clip: float
+
+    @property
+    def vector_length(self) -> int:
+        """Two more than values."""
+        return self.length + 2
+
+    def check(self, terms: Terms) -> None:
+        """Both carry their record-level noise already."""
+
+    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+        """As `SumEncoding`; the last two values are the counts."""
+        return FixedPoint(self.vector_length, self.clip).encode(update, terms, rounding)
+
+    def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
+        """As `SumEncoding`."""
+        found = FixedPoint(self.vector_length, self.clip).decode(total, terms).total
+        return DecodedSum(found[:-2], scored=(float(found[-2]) * FACES, float(found[-1]) * FACES))
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The device clips its whole update to an L2 norm; the server adds the noise to the sum, which it sees without.
+
+    One more value says whether the update was no longer than the clip, for adaptive clipping (Andrew et al. 2021). It is in the
+    sum alone, too.
+    """
+
+    length: int
+    clip: float
+
+    @property
+    def vector_length(self) -> int:
+        """One more than values."""
+        return self.length + 1
+
+    def check(self, terms: Terms) -> None:
+        """The noise is the server's."""
+
+    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+        """As `SumEncoding`."""
+        clipped = clip_to_norm(update, self.clip)
+        short = self.clip * float(np.array_equal(clipped, update))
+        return Ring(len(terms.cohort), self.clip).encode(np.append(clipped, short), rounding)
+
+    def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
+        """As `SumEncoding`."""
+        found = Ring(len(terms.cohort), self.clip).decode(total)
+        return DecodedSum(found[:-1], round(float(found[-1]) / self.clip))
+
+
+@dataclass(frozen=True)
+class NoiseShares:
+    """Distributed noise: no party sees a sum without it."""
+
+    length: int
+    wish: ClientLevelRequest
+
+    @property
+    def vector_length(self) -> int:
+        """The next power of two, for the rotation."""
+        return padded_length(self.length)
+
+    def mechanism(self, terms: Terms) -> DistributedMechanism:
+        """With the sizes of the sum's cohort."""
+        members, wish = len(terms.cohort), self.wish
+        return DistributedMechanism(members, noisy_survivors(members), self.length, wish.clip, wish.noise_multiplier, wish.bits)
+
+    def check(self, terms: Terms) -> None:
+        """Each device computes for itself what the noise it is asked for promises."""
+        rounds = DistributedRounds.of(self.mechanism(terms), self.wish.rounds)
+        spent = client_epsilon([rounds], self.wish.delta)
+        if spent > self.wish.epsilon * (1 + 1e-9):
+            raise PrivacyError(
+                f"The noise that the server asks for gives a client-level epsilon of {spent:.3f} with this cohort, not the "
+                f"{self.wish.epsilon:g} that it promises."
+            )
+
+    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+        """As `SumEncoding`; the rotation's seed is the digest of the terms, which everybody has."""
+        return self.mechanism(terms).encode(update, terms.digest, SecureRandom())
+
+    def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
+        """As `SumEncoding`."""
+        return DecodedSum(self.mechanism(terms).decode(total, terms.digest))
+
+
+def sum_encoding(length: int, upload: UploadConfig, wish: ClientLevelRequest | None, scored: bool = False) -> SumEncoding:
+    """The encoding that a request asks for, for updates of `length` values, with counts beside them if they are `scored`."""
+    if wish is None:
+        return (Scored if scored else FixedPoint)(length, upload.clip)
+    return Clipped(length, wish.clip) if wish.mode == "central" else NoiseShares(length, wish)

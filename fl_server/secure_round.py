@@ -1,0 +1,146 @@
+"""The server's part in a secure sum over Flower: asks the devices that trained step by step, and learns the sum of their updates.
+
+`fl_server.strategy` calls `SecureRound.sum` once all devices of a cohort have trained. The protocol is `common.secagg.server`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flwr.app import Message, MessageType
+
+from common.errors import IntegrityError, ReplyError
+from common.messages import Step, SumHeader, decode_sum, encode_sum
+from common.secagg.server import Server
+from common.secagg.wire import Advertisement, Confirmation, MaskedInput, Shares, Terms, Unmasking, WireMessage
+from common.sum_encoding import DecodedSum, SumEncoding
+from fl_server.exchange import Exchange
+
+log = logging.getLogger("emofl.server")
+
+M = TypeVar("M", bound=WireMessage)
+
+
+class _Refused(ReplyError):
+    """The device goes no further.
+
+    Attributes:
+        reason: its code.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"It refuses ({reason}).")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """What a secure sum gives.
+
+    Attributes:
+        decoded: the sum of the survivors' updates, as the request had them encoded.
+        survivors: how many they are.
+        left_out: devices that had trained and are not in it, by reason.
+    """
+
+    decoded: DecodedSum
+    survivors: int
+    left_out: Counter[str]
+
+
+class SecureRound:
+    """One secure sum.
+
+    Args:
+        ready: identity key (32 bytes) of each device that trained, by node id.
+        digest: what the devices must agree on, as `TrainRequest.digest` gives it.
+        encoding: of an update.
+        step_timeout: seconds that each step waits.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        ready: Mapping[int, bytes],
+        run: str,
+        round_number: int,
+        digest: bytes,
+        encoding: SumEncoding,
+        step_timeout: float,
+    ) -> None:
+        self._exchange, self._run, self._round = exchange, run, round_number
+        self._encoding, self._timeout = encoding, step_timeout
+        length = encoding.vector_length
+        self._nodes = sorted(ready, key=lambda node: ready[node])
+        self._member = {node: member for member, node in enumerate(self._nodes)}
+        self._terms = Terms(run, round_number, length, digest, tuple(ready[node] for node in self._nodes))
+        self._server = Server(self._terms)
+        self._most = 4 * length + 512 * len(ready) + 4096
+        self._left_out: Counter[str] = Counter()
+
+    def sum(self) -> SecureSum:
+        """Ask the devices for all steps.
+
+        Raises:
+            RunError: too few went along, or the run was stopped; nothing is known of any update.
+        """
+        server, everybody = self._server, range(len(self._nodes))
+        self._ask("advertise", dict.fromkeys(everybody, self._terms), Advertisement, server.add_advertisement)
+        directory = server.close_advertising()
+        told = dict.fromkeys((member for member, _ in directory.entries), directory)
+        self._ask("share", told, Shares, server.add_shares)
+        self._ask("mask", server.close_sharing(), MaskedInput, server.add_masked)
+        lists = server.close_masking()
+        self._left_out["no-answer"] += len(everybody) - len(lists) - self._left_out.total()
+        survived = self._left_out.copy()
+        confirmed = self._ask("confirm", lists, Confirmation, server.add_confirmation)
+        quorum = server.close_confirming()
+        self._ask("unmask", dict.fromkeys(confirmed, quorum), Unmasking, server.add_unmasking, server.can_finish)
+        found = server.finish()
+        return SecureSum(self._encoding.decode(found.total, self._terms), len(found.survivors), +survived)
+
+    def _ask(
+        self,
+        step: Step,
+        messages: Mapping[int, WireMessage],
+        kind: type[M],
+        add: Callable[[M], None],
+        enough: Callable[[], bool] = lambda: False,
+    ) -> list[int]:
+        """Give each member its message and the server machine what they answer; the members whose answer held."""
+        header, encoded = SumHeader(run=self._run, round=self._round, step=step), dict[int, bytes]()
+
+        def contents() -> Iterator[Message]:
+            for member, message in messages.items():
+                content = encoded.setdefault(id(message), message.encode())
+                yield Message(encode_sum(header, content), dst_node_id=self._nodes[member], message_type=MessageType.TRAIN)
+
+        answered: list[int] = []
+        for reply in self._exchange.ask(contents(), self._timeout):
+            node = reply.metadata.src_node_id
+            try:
+                message = self._read(reply, node, header, kind)
+                add(message)
+                answered.append(self._member[node])
+            except (ReplyError, IntegrityError) as error:
+                reason = error.reason if isinstance(error, _Refused) else "error" if reply.has_error() else "malformed"
+                self._left_out[reason] += 1
+                log.warning("round %d: device %d is left out at step %s: %s", self._round, node, step, error)
+            if enough():
+                break
+        return answered
+
+    def _read(self, reply: Message, node: int, header: SumHeader, kind: type[M]) -> M:
+        if reply.has_error():
+            raise ReplyError(f"Flower reports error {reply.error.code}.")
+        given, content = decode_sum(reply.content, self._most)
+        if given.model_copy(update={"reason": None}) != header:
+            raise ReplyError("It answers another step.")
+        if given.reason is not None:
+            raise _Refused(given.reason)
+        message = kind.decode(content)
+        if getattr(message, "member", None) != self._member.get(node):
+            raise ReplyError("It answers for another device.")
+        return message

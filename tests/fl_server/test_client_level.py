@@ -1,0 +1,195 @@
+"""Client-level privacy of whole runs: what is asked, what noise is in the model, what it costs, and what survives a restart."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from common.arrays import flatten
+from common.config import ClientLevelConfig, ClientLevelRequest, RunConfig, make_config
+from common.errors import ConfigError, PrivacyError, RunError
+from common.messages import TrainReply, decode_request, encode_reply
+from common.privacy.client_level.accounting import CentralRounds, client_epsilon
+from common.secagg.wire import Terms
+from common.sum_encoding import sum_encoding
+from fl_client.secure_sum import Waiting
+from fl_server.client_level import ClientLevel, Cost
+from fl_server.publisher import client_statement
+from fl_server.rounds import Rounds
+from tests.fl_server.grids import ScriptedGrid
+from tests.fl_server.test_secure_round import HEAD, Member
+
+LENGTH = 7 * 1281
+
+
+def settings(client_level: dict[str, object], *, secure: bool = True, **server: object) -> RunConfig:
+    return make_config(
+        {
+            "model": {"name": "mobilenet_v2_025", "stem_stride": 2, "trainable": "head"},
+            "server": {"rounds": 1, "round_timeout": 5} | server,
+            "upload": {"step_timeout": 5, "secure": secure},
+            "client_level": client_level,
+        }
+    )
+
+
+class Asked(Member):
+    """A member whose encoding is the one that the request asks for."""
+
+    def train(self, message: Message) -> Message:
+        request, weights = decode_request(message.content)
+        flat = flatten(self.update())
+        if not request.upload.secure:
+            reply = TrainReply(run=request.run, round=request.round, status="trained")
+            return Message(encode_reply(reply, self.update(), request.upload), reply_to=message)
+        encoding = sum_encoding(len(flat), request.upload, request.client_level)
+        self.sums.keep(request.run, request.round, 0, Waiting(flat, request.digest(weights), encoding, self.key))
+        own = self.key.public.raw.hex()
+        reply = TrainReply(run=request.run, round=request.round, status="trained", identity=own)
+        return Message(encode_reply(reply), reply_to=message)
+
+
+def moved(folder: Path, config: RunConfig, values: list[float]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """By how much the whole head moved, and the run's records."""
+    rounds = Rounds(config, "run-1", folder, poll=0.001)
+    first = {name: rounds.open_checkpoint().weights[name].copy() for name in HEAD}
+    state = rounds.execute(ScriptedGrid({number: Asked(value) for number, value in enumerate(values)}))
+    return flatten({name: state.weights[name] - first[name] for name in HEAD}), state.history
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_central_noise_has_the_deviation_that_the_accountant_was_told(tmp_path: Path, secure: bool) -> None:
+    change, history = moved(tmp_path, settings({"mode": "central", "clip": 0.5}, secure=secure), [0.0] * 4)
+    cost = history[1]["client_level"]
+    assert (cost["cohort"], cost["clients"], cost["released"]) == (4, 4, True)
+    assert change.std() == pytest.approx(cost["noise_multiplier"] * 0.5 / 4, rel=0.04)
+    assert client_epsilon([CentralRounds(cost["noise_multiplier"], 1.0, 1, "known")], 1e-5) <= 8.0
+    assert history[1]["client_epsilon"] <= 8.0
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_no_device_moves_a_central_mean_by_more_than_the_clip(tmp_path: Path, secure: bool) -> None:
+    clip, huge = 2.0, 1.0
+    change, history = moved(tmp_path, settings({"mode": "central", "clip": clip}, secure=secure), [huge, 0.0, 0.0, 0.0])
+    along = float(change @ np.ones(LENGTH)) / math.sqrt(LENGTH)
+    noise = history[1]["client_level"]["noise_multiplier"] * clip / 4
+    assert abs(along - clip / 4) < 5 * noise
+
+
+def test_a_distributed_mean_is_the_mean_under_at_least_the_noise_that_was_asked_for(tmp_path: Path) -> None:
+    clip = 4.0
+    change, history = moved(tmp_path, settings({"mode": "distributed", "clip": clip}), [0.01] * 5)
+    unit = history[1]["client_level"]["noise_multiplier"] * clip / 5
+    assert change.mean() == pytest.approx(0.01, abs=6 * 1.2 * unit / math.sqrt(LENGTH))
+    # All five are there, four would do: the noise is that of four devices, times sqrt(5 / 4).
+    assert change.std() == pytest.approx(unit * math.sqrt(5 / 4), rel=0.05)
+
+
+def test_adaptive_clipping_follows_the_norms_and_is_kept(tmp_path: Path) -> None:
+    config = settings({"mode": "central", "clip": 0.1, "adaptive": True, "epsilon": 50.0}, rounds=3)
+    _, history = moved(tmp_path, config, [0.01] * 40)
+    clips = [record["client_level"]["next_clip"] for record in history[1:]]
+    assert 0.1 < clips[0] < clips[1] < clips[2]
+    assert history[3]["client_epsilon"] <= 50.0
+
+
+@pytest.mark.parametrize("mode", ["central", "distributed"])
+def test_a_run_uses_its_budget_up_and_never_more(tmp_path: Path, mode: str) -> None:
+    _, history = moved(tmp_path, settings({"mode": mode, "epsilon": 3.0}, rounds=4), [0.0] * 4)
+    spent = [record["client_epsilon"] for record in history[1:]]
+    assert spent == sorted(spent)
+    assert 2.85 < spent[-1] <= 3.0
+
+
+def budget(mode: str = "central", rounds: int = 10, **config: object) -> ClientLevel:
+    found = ClientLevel.resume(ClientLevelConfig.model_validate({"mode": mode} | config), LENGTH, rounds, [])
+    assert found is not None
+    return found
+
+
+def play(found: ClientLevel, done: int, cohort: int, clients: int, released: bool = True) -> Cost:
+    found.begin(done, cohort, clients)
+    if released:
+        found.release_central(found.central_sum())
+    assert found.cost is not None
+    return found.cost
+
+
+def test_a_larger_share_of_devices_gets_more_noise_so_that_the_promise_holds() -> None:
+    found = budget(epsilon=4.0)
+    first = [play(found, done, 10, 100) for done in range(5)][-1]
+    last = [play(found, done, 10, 12) for done in range(5, 10)][-1]
+    assert last["noise_multiplier"] > first["noise_multiplier"]
+    assert found.epsilon() <= 4.0
+
+
+def test_a_budget_that_no_noise_can_save_is_one_sentence() -> None:
+    found = budget(rounds=1, epsilon=0.2)
+    play(found, 0, 10, 1000)
+    with pytest.raises(PrivacyError, match="all but spent after 1 of 1"):
+        found.begin(1, 10, 10)
+
+
+def test_a_round_that_released_nothing_costs_nothing() -> None:
+    found = budget()
+    assert not play(found, 0, 10, 20, released=False)["released"]
+    assert found.epsilon() == 0.0
+
+
+def test_a_mean_is_released_once() -> None:
+    found = budget()
+    play(found, 0, 10, 20)
+    with pytest.raises(RunError, match="once"):
+        found.central_sum()
+
+
+def test_a_resumed_budget_knows_what_was_spent() -> None:
+    found = budget(adaptive=True, clip=0.3, epsilon=30.0)
+    costs = [play(found, done, 100, 400, released=done != 2) for done in range(4)]
+    again = ClientLevel.resume(found.config, LENGTH, 10, costs)
+    assert again is not None
+    assert again.epsilon() == pytest.approx(found.epsilon())
+    assert (again.clip, again.noise_multiplier) == (found.clip, found.noise_multiplier)
+
+
+def invited(members: int, length: int) -> Terms:
+    return Terms("run-1", 1, length, bytes(32), tuple(sorted(bytes([n]) * 32 for n in range(members))))
+
+
+def test_a_device_computes_for_itself_what_the_noise_it_is_asked_for_promises() -> None:
+    wish = budget("distributed", epsilon=2.0, rounds=5).begin(0, 20, 20)
+    upload = settings({}).upload
+    honest = sum_encoding(LENGTH, upload, wish)
+    assert honest.vector_length == 2**14
+    honest.check(invited(20, honest.vector_length))
+    honest.check(invited(12, honest.vector_length))
+    weak = sum_encoding(LENGTH, upload, wish.model_copy(update={"noise_multiplier": wish.noise_multiplier * 0.8}))
+    with pytest.raises(PrivacyError, match="not the 2 that it promises"):
+        weak.check(invited(20, weak.vector_length))
+
+
+def test_distributed_noise_outside_of_a_secure_sum_is_refused() -> None:
+    with pytest.raises(ConfigError, match="secure sum alone"):
+        settings({"mode": "distributed"}, secure=False)
+
+
+def test_the_statement_says_whom_it_protects_and_who_adds_the_noise() -> None:
+    central = client_statement(ClientLevelConfig(mode="central"), True)
+    distributed = client_statement(ClientLevelConfig(mode="distributed"), True)
+    assert central is not None
+    assert distributed is not None
+    assert (central.unit, central.neighbouring, central.epsilon) == ("client", "zero-out-one", 8.0)
+    assert "server's" in str(central.noise_source)
+    assert "Skellam" in str(distributed.noise_source)
+    assert client_statement(ClientLevelConfig(), True) is None
+
+
+def test_a_request_carries_the_clip_as_it_stands() -> None:
+    found = budget(adaptive=True, clip=0.3, epsilon=30.0)
+    cost = play(found, 0, 100, 400)
+    wish = found.begin(1, 100, 400)
+    assert isinstance(wish, ClientLevelRequest)
+    assert wish.clip == cost["next_clip"] != 0.3
