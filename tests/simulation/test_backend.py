@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import DependencyError, RunError
-from fl_server.rounds import stream_replies
+from fl_server.exchange import Exchange
 from simulation.backend import InProcessBackend, NodeOrder, make_backend, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:flwr")
@@ -37,7 +37,7 @@ def ask_all(order: NodeOrder, answers: list[Any]) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         nodes = order(grid.get_node_ids())
         messages = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in nodes]
-        for reply in stream_replies(grid, messages, timeout=30, poll=0.01):
+        for reply in Exchange(grid, 0.01).ask(messages, 30):
             answers.append("error" if reply.has_error() else int(reply.content["reply"]["number"]))  # type: ignore[index, arg-type]
             answers.append(nodes.index(reply.metadata.src_node_id))
 
@@ -91,7 +91,7 @@ def test_an_engine_that_breaks_ends_the_server_app_at_once() -> None:
             while not list(grid.get_node_ids()):
                 pass
             messages = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
-            answered.extend(str(reply) for reply in stream_replies(grid, messages, timeout=600, poll=0.01, stopped=stopped))
+            answered.extend(str(reply) for reply in Exchange(grid, 0.01, stopped).ask(messages, 600))
 
         return app
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from simulation.cli import settle
+from simulation.run_command import settle
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,7 +22,7 @@ from fl_server.publisher import privacy_statement
 from fl_server.rounds import CHECKPOINT
 from models.manifest import PrivacyStatement
 from models.published import PUBLISHER, open_published
-from simulation.cli import perform
+from simulation.perform import perform
 from simulation.population import make_population
 from simulation.report import read_metrics
 from simulation.run import REGISTRY, Engine, RunFolder, run_simulation

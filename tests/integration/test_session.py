@@ -1,0 +1,39 @@
+"""The session of docs/deployment.md, run as a reader would type it."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.federation import free_ports
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "docs" / "session.sh"
+
+
+def test_the_page_shows_the_very_script_that_is_tested() -> None:
+    assert f"```sh\n{SCRIPT.read_text()}```\n" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_session_in_the_documentation_works_as_written(tmp_path: Path) -> None:
+    here = str(tmp_path)
+    commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"HOME": here, "XDG_STATE_HOME": here, "XDG_RUNTIME_DIR": here, "PATH": commands, "PORT": str(free_ports())}
+    done = subprocess.run(
+        ["bash", str(SCRIPT)], cwd=tmp_path, env=dict(os.environ) | own, capture_output=True, text=True, timeout=900
+    )
+    logs = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
+    assert "The server has stopped." in done.stdout
+    assert done.stdout.count("debits holds") == 2
+    assert "Traceback" not in done.stdout + done.stderr + "".join(logs.values())
+    assert "revoked" in logs["dev3.log"]
+    with open(tmp_path / "seen.csv") as file:
+        versions = {row["model"] for row in csv.DictReader(file)}
+    assert len(versions) >= 2, f"the camera loop saw one model only: {versions}"
+    assert "Now " in logs["webcam.log"]
