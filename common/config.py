@@ -96,16 +96,19 @@ class ServerConfig(Settings):
         cohort: devices asked per round; None asks all.
         min_replies: replies below which a round is not accepted.
         round_timeout: seconds after which a round goes on without the missing devices.
+        patience: once three quarters of a cohort have answered, the others get this many times as long as those took, and
+            half a minute at least.
         strategy: `fedavg`, `fedprox`, `fedavgm` or `fedadam`.
         server_learning_rate: of FedAvgM and FedAdam; None takes the strategy's default (1.0 and 0.01).
         server_momentum: FedAvgM's momentum, FedAdam's beta_1.
-        max_update_norm: an update with a larger L2 norm is left out.
+        max_update_norm: an update with a larger L2 norm is left out; of a secure sum, the whole round is, by the mean's norm.
     """
 
     rounds: int = Field(default=20, ge=1)
     cohort: int | None = Field(default=None, ge=1)
     min_replies: int = Field(default=2, ge=1)
     round_timeout: float = Field(default=3600.0, gt=0)
+    patience: float = Field(default=3.0, ge=1)
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: float | None = Field(default=None, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -129,7 +132,7 @@ class UploadConfig(Settings):
     """
 
     secure: bool = True
-    clip: float = Field(default=8.0, gt=0)
+    clip: float = Field(default=2.0, gt=0, le=1e3)
     step_timeout: float = Field(default=120.0, gt=0)
     precision: Literal["float32", "float16", "int8"] = "float32"
 
@@ -170,7 +173,7 @@ class ClientLevelConfig(Settings):
     mode: Literal["none", "central", "distributed"] = "none"
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
     adaptive: bool = False
     bits: int = Field(default=20, ge=8, le=24)
 
@@ -191,12 +194,12 @@ class ClientLevelRequest(Settings):
     """
 
     mode: Literal["central", "distributed"]
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, le=1e3)
     delta: float = Field(gt=0, lt=1)
-    clip: float = Field(gt=0)
+    clip: float = Field(ge=1e-6, le=1e6)
     bits: int = Field(ge=8, le=24)
-    noise_multiplier: float = Field(gt=0)
-    rounds: int = Field(ge=1)
+    noise_multiplier: float = Field(ge=1e-2, le=1e4)
+    rounds: int = Field(ge=1, le=1_000_000)
 
 
 class DataConfig(Settings):
@@ -226,11 +229,11 @@ class RunConfig(Settings):
 
     Attributes:
         seed: of data, initial weights, cohorts and shuffling; never of privacy noise.
-        init: a published model to start from; None starts from the seed.
+        init: a published model to start from, or `base`, the one that ships; None starts from the seed.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**31)
-    init: Path | None = None
+    init: Literal["base"] | Path | None = None
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     privacy: PrivacyConfig = PrivacyConfig()

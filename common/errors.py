@@ -52,6 +52,10 @@ class RunError(EmoflError):
     exit_code = 8
 
 
+class Stopped(RunError):
+    """Somebody asked the run to stop; what the last checkpoint holds is kept."""
+
+
 class DependencyError(EmoflError):
     """A library is missing or does not fit the others."""
 

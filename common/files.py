@@ -26,13 +26,33 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
 
     The content goes to a temporary file of the same folder, is fsynced, and renamed over `path`.
     """
+    with replacing(path, content, mode):
+        pass
+
+
+@contextmanager
+def replacing(path: Path, content: bytes, mode: int = 0o644) -> Iterator[None]:
+    """As `write_atomic`, around a block: `content` has its room on disk before, and is at `path` after it.
+
+    If the block raises, the old file stays.
+    """
     temporary = _write_temporary(path, content, mode)
     try:
+        yield
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, says that a disk is full or a quota used up."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def write_once(path: Path, content: bytes, mode: int = 0o644) -> bool:

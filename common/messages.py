@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 from common.arrays import Arrays, Shapes, largest_packed, pack, unpack
 from common.canonical import encode
 from common.config import ClientLevelRequest, ModelConfig, PrivacyConfig, Settings, TrainConfig, UploadConfig
-from common.errors import ReplyError
+from common.errors import IntegrityError, ReplyError
+from common.identity import PublicKey, SigningKey
 
 S = TypeVar("S", bound=Settings)
 
@@ -68,6 +69,7 @@ class TrainReply(Settings):
 
     Attributes:
         identity: where sums are secure, the device's public key in them (Ed25519, hexadecimal).
+        proof: its signature of this round's digest, so that nobody joins in another device's name.
     """
 
     version: Literal[1] = 1
@@ -76,6 +78,7 @@ class TrainReply(Settings):
     status: Literal["trained", "refused"]
     reason: Refusal | None = None
     identity: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    proof: str | None = Field(default=None, pattern=r"^[0-9a-f]{128}$")
 
 
 class SumHeader(Settings):
@@ -90,6 +93,32 @@ class SumHeader(Settings):
     round: int = Field(ge=1)
     step: Step
     reason: Refusal | None = None
+
+
+JOIN = "emofl secagg 1 join"
+
+
+def joining(request: TrainRequest, identity: SigningKey, digest: bytes) -> TrainReply:
+    """A device's answer that it has trained and waits for the secure sum. Server sees: its public key, proved to be its own."""
+    proof = identity.sign(JOIN, digest)
+    own = identity.public.raw.hex()
+    return TrainReply(run=request.run, round=request.round, status="trained", identity=own, proof=proof.hex())
+
+
+def joined(reply: TrainReply, digest: bytes) -> bytes:
+    """The identity key that `joining` proved.
+
+    Raises:
+        ReplyError: there is none, or its proof is not for this round.
+    """
+    if reply.identity is None or reply.proof is None:
+        raise ReplyError("It has no identity for the secure sum.")
+    identity = bytes.fromhex(reply.identity)
+    try:
+        PublicKey(identity).verify(JOIN, digest, bytes.fromhex(reply.proof))
+    except IntegrityError as error:
+        raise ReplyError("It shows an identity that is not its own.") from error
+    return identity
 
 
 def _text(settings: Settings) -> ConfigRecord:

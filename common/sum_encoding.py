@@ -21,8 +21,8 @@ from common.privacy.mechanisms import SecureRandom
 from common.secagg.ring import Ring
 from common.secagg.wire import Terms
 
-FACES = 1024.0
-"""Unit of counts in a sum; with the default clip of 8 a device's count may go up to 8,192."""
+MOST_FACES = 2.0**20
+"""A device's counts come in units of this, and travel in units of the clip: what is more than it is cut off."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class DecodedSum:
 
     Attributes:
         total: the sum of the survivors' updates, flat, in the update's own unit.
+        step: how far apart the values of one update were.
         below: in central mode, how many of them were no longer than the clip.
         scored: in federated evaluation, noisy: faces that the global model was right about, and faces.
     """
 
     total: NDArray[np.float64]
+    step: float = 0.0
     below: int | None = None
     scored: tuple[float, float] | None = None
 
@@ -52,7 +54,7 @@ class SumEncoding(Protocol):
         PrivacyError: with this cohort, the privacy that was asked for does not hold.
         """
 
-    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+    def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
         """One device's vector.
 
         Args:
@@ -65,7 +67,10 @@ class SumEncoding(Protocol):
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Each value clipped to `clip` and rounded."""
+    """Each value clipped to `clip` and rounded.
+
+    An update with a NaN or an infinity counts as zero: a refusal, coming after training, would tell of this one update.
+    """
 
     length: int
     clip: float
@@ -78,9 +83,10 @@ class FixedPoint:
     def check(self, terms: Terms) -> None:
         """Nothing is promised."""
 
-    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+    def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
         """As `SumEncoding`."""
-        return Ring(len(terms.cohort), self.clip).encode(update, rounding)
+        values = update if np.isfinite(update).all() else np.zeros_like(update)
+        return Ring(len(terms.cohort), self.clip).encode(values, rounding)
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
@@ -89,7 +95,7 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class Scored:
-    """Fixed-point numbers, and two counts of federated evaluation in units of `FACES`."""
+    """Fixed-point numbers, and two counts of federated evaluation in units of `MOST_FACES`."""
 
     length: int
     clip: float
@@ -102,14 +108,18 @@ class Scored:
     def check(self, terms: Terms) -> None:
         """Both carry their record-level noise already."""
 
-    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+    def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
         """As `SumEncoding`; the last two values are the counts."""
-        return FixedPoint(self.vector_length, self.clip).encode(update, terms, rounding)
+        values = update.astype(np.float64)
+        values[-2:] *= self.clip
+        return FixedPoint(self.vector_length, self.clip).encode(values, terms, rounding)
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
         found = FixedPoint(self.vector_length, self.clip).decode(total, terms).total
-        return DecodedSum(found[:-2], scored=(float(found[-2]) * FACES, float(found[-1]) * FACES))
+        return DecodedSum(
+            found[:-2], scored=(float(found[-2]) * MOST_FACES / self.clip, float(found[-1]) * MOST_FACES / self.clip)
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ class Clipped:
     def check(self, terms: Terms) -> None:
         """The noise is the server's."""
 
-    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+    def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
         """As `SumEncoding`."""
         clipped = clip_to_norm(update, self.clip)
         short = self.clip * float(np.array_equal(clipped, update))
@@ -139,8 +149,9 @@ class Clipped:
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
-        found = Ring(len(terms.cohort), self.clip).decode(total)
-        return DecodedSum(found[:-1], round(float(found[-1]) / self.clip))
+        ring = Ring(len(terms.cohort), self.clip)
+        found = ring.decode(total)
+        return DecodedSum(found[:-1], ring.step, round(float(found[-1]) / self.clip))
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ class NoiseShares:
                 f"{self.wish.epsilon:g} that it promises."
             )
 
-    def encode(self, update: NDArray[np.float32], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
+    def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
         """As `SumEncoding`; the rotation's seed is the digest of the terms, which everybody has."""
         return self.mechanism(terms).encode(update, terms.digest, SecureRandom())
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +17,18 @@ from torch import nn
 
 from common.arrays import Arrays, flatten, unpack
 from common.config import ModelConfig, PrivacyConfig
-from common.errors import EmoflError, IntegrityError, ModelError, PrivacyError, ReplyError
+from common.emotions import EMOTIONS_7, EMOTIONS_8
+from common.errors import EmoflError, ModelError, PrivacyError, ReplyError
 from common.identity import SigningKey
-from common.messages import Refusal, SumHeader, TrainReply, TrainRequest
+from common.messages import Refusal, SumHeader, TrainReply, TrainRequest, joining
 from common.parameters import write_parameters
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
-from common.sum_encoding import FACES, sum_encoding
+from common.sum_encoding import MOST_FACES, sum_encoding
 from fl_client.policy import Policy
 from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
-from fl_client.train import Plan, make_plan, train_locally
+from fl_client.train import Plan, coarse_count, make_plan, train_locally
 from models.evaluate import evaluate
 from models.faces.faceset import FaceSet
 from models.isolation import refuse_mixed_examples
@@ -38,6 +40,8 @@ log = logging.getLogger("emofl.client")
 
 EVALUATION = ".evaluation"
 """Added to a run's name in the ledger for what its federated evaluation costs."""
+LABELLINGS = {tuple(sorted(EMOTIONS_7)), tuple(sorted(EMOTIONS_8))}
+"""What a server may ask for. Were it free to choose, the refusals to a few choices would tell which emotions a device holds."""
 DROWNED = 2.0
 """A round asked beyond the run's plan is refused once it would need this many times the noise the run began with."""
 
@@ -92,33 +96,38 @@ class Device:
 
         Server sees: the reply, and the noisy update only where the sum is not secure; else the update waits for `add_up`.
         """
-        # 1. The device's own rules and data.
-        preprocessing = Preprocessing.model_validate(request.preprocessing)
-        faces = self.faces(preprocessing)
-        if len(faces) == 0:
-            return self._refuse(request, "no-data", "There are no faces to train on.")
-        if objection := self.policy.objection(request.privacy, len(faces), secure=request.upload.secure):
-            return self._refuse(request, "policy", objection)
-        # 2. A plan that depends on the coarse number of faces, not on what they show; and a model that can be trained at all.
-        plan = make_plan(request.train, len(faces), request.round, request.rounds)
-        if objection := self.policy.too_much(plan.steps, plan.sampling.expected_batch):
-            return self._refuse(request, "policy", objection)
+        # 1. The request by itself, before any face is looked at: refusals must not say what the faces show.
+        if tuple(sorted(request.model.classes)) not in LABELLINGS:
+            return self._refuse(
+                request, "bad-request", "The server asks for a choice of emotions; this device takes all 7 or all 8."
+            )
         try:
             model = self.models.get(request.model)
             weights = unpack(packed)
             write_parameters(model, weights)
         except (ModelError, ReplyError) as error:
             return self._refuse(request, "bad-request", str(error))
+        wish = request.client_level
+        if objection := self.policy.objection(request.privacy, secure=request.upload.secure, client_level=wish):
+            return self._refuse(request, "policy", objection)
+        # 2. The faces, and a plan that depends on their coarse number alone.
+        preprocessing = Preprocessing.model_validate(request.preprocessing)
+        faces = self.faces(preprocessing)
+        if len(faces) == 0:
+            return self._refuse(request, "no-data", "There are no faces to train on.")
         if request.model.classes != faces.classes:
             return self._refuse(request, "bad-request", "The server asks for other emotions than these faces are labelled with.")
+        plan = make_plan(request.train, len(faces), request.round, request.rounds)
+        if objection := self.policy.too_much(request.privacy, plan.steps, plan.sampling.expected_batch, coarse_count(len(faces))):
+            return self._refuse(request, "policy", objection)
         # 3. The budget: look and debit in one go, durable before anything is computed.
         try:
             with Ledger(self.ledger).locked() as ledger:
-                self._check_client_level(ledger, request)
+                promise = self._client_level(ledger, request)
                 release = self._release(ledger, request, plan) if request.privacy.private else None
                 for scoring in self._evaluations(request, 1):
                     ledger.debit(scoring, run=f"{request.run}{EVALUATION}", round_number=request.round, now=self.now())
-                ledger.debit(release, run=request.run, round_number=request.round, now=self.now())
+                ledger.debit(release, run=request.run, round_number=request.round, now=self.now(), client_level=promise)
         except PrivacyError as error:
             return self._refuse(request, "budget-spent", str(error))
         # 4. Evaluation of the model as it came, if it was asked for, and training.
@@ -138,13 +147,12 @@ class Device:
         if not request.upload.secure:
             return TrainReply(run=request.run, round=request.round, status="trained"), update
         # 5. The update waits for the others'.
-        identity = self.identity()
+        identity, digest = self.identity(), request.digest(packed)
         flat = flatten(update)
         encoding = sum_encoding(len(flat), request.upload, request.client_level, counts is not None)
-        waiting = Waiting(flat if counts is None else np.append(flat, counts), request.digest(packed), encoding, identity)
+        waiting = Waiting(flat if counts is None else np.append(flat, counts), digest, encoding, identity)
         self.sums.keep(request.run, request.round, self.number, waiting)
-        own = identity.public.raw.hex()
-        return TrainReply(run=request.run, round=request.round, status="trained", identity=own), None
+        return joining(request, identity, digest), None
 
     def add_up(self, header: SumHeader, message: bytes) -> tuple[SumHeader, bytes | None]:
         """One step of the secure sum of a round that this device trained for. Server sees: what `take_step` returns."""
@@ -158,7 +166,7 @@ class Device:
         except PrivacyError as error:
             reason = "policy"
             log.warning("round %d: no part in the sum: %s", header.round, error)
-        except IntegrityError as error:
+        except EmoflError as error:
             reason = "bad-request"
             log.error("round %d: no part in the sum: %s", header.round, error)
         except Exception:
@@ -175,7 +183,7 @@ class Device:
     def _counts(
         self, model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, request: TrainRequest
     ) -> NDArray[np.float32] | None:
-        """Faces that the model is right about, and faces, in units of `FACES`, each under the noise that was debited.
+        """Faces that the model is right about, and faces, in units of `MOST_FACES`, each under the noise that was debited.
 
         One face more or less moves the pair by at most sqrt(2) in L2.
         """
@@ -185,13 +193,31 @@ class Device:
         counts = np.array([np.trace(confusion), confusion.sum()], dtype=np.float64)
         if request.privacy.private:
             counts += self.random().normal(2, request.evaluation_noise * math.sqrt(2)).numpy()
-        return (counts / FACES).astype(np.float32)
+        return (counts / MOST_FACES).astype(np.float32)
 
-    def _check_client_level(self, ledger: Ledger, request: TrainRequest) -> None:
-        """A client-level promise is for a number of rounds; a server that repeats some gets no more of them."""
+    def _client_level(self, ledger: Ledger, request: TrainRequest) -> dict[str, Any] | None:
+        """The run's client-level promise, for the ledger. One promise holds for a whole run, and for as many rounds as it says.
+
+        Raises:
+            PrivacyError: the rounds are over, the promise has changed, or with it the owner's ceiling for all runs is exceeded.
+        """
         wish = request.client_level
-        if wish is not None and sum(entry.run == request.run for entry in ledger.entries) >= wish.rounds:
+        promised = {entry.run: entry.client_level for entry in ledger.entries if entry.client_level is not None}
+        if wish is None:
+            return None
+        promise = {"mode": wish.mode, "epsilon": wish.epsilon, "delta": wish.delta, "rounds": wish.rounds}
+        if promised.setdefault(request.run, promise) != promise:
+            raise PrivacyError(
+                "The server has changed the client-level promise of this run; it holds for the whole run or not at all."
+            )
+        if sum(entry.run == request.run for entry in ledger.entries) >= wish.rounds:
             raise PrivacyError(f"The run's client-level epsilon {wish.epsilon:g} is for {wish.rounds} rounds, and they are over.")
+        ceiling, whole = self.policy.largest_client_epsilon, sum(float(kept["epsilon"]) for kept in promised.values())
+        if ceiling is not None and whole > ceiling:
+            raise PrivacyError(
+                f"With this run the client-level epsilons of all runs add up to {whole:g}; this device allows {ceiling:g}."
+            )
+        return promise
 
     def _release(self, ledger: Ledger, request: TrainRequest, plan: Plan) -> Release:
         """The noise for this round: what the run began with as long as the planned rest fits, more if it no longer does."""

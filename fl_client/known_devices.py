@@ -6,7 +6,7 @@ and, where the owner wants it so, take part with those it knows alone.
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,27 +32,37 @@ class KnownDevicesFile:
     def __init__(self, home: Path, accept_new: bool, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._path, self._accept_new, self._now = home / KNOWN, accept_new, now
 
-    def admit(self, cohort: tuple[bytes, ...]) -> Roster:
-        """As `fl_client.secure_sum.KnownDevices`: those who are new are remembered, or refused.
+    def admit(self, cohort: Collection[bytes], own: bytes) -> Roster:
+        """As `fl_client.secure_sum.KnownDevices`; nothing is written yet.
 
         Raises:
             PrivacyError: the owner wants no new ones, and there are some.
             IntegrityError: the file is damaged.
         """
+        known = self._read()
+        new = sum(identity != own and identity.hex() not in known for identity in cohort)
+        if new and not self._accept_new:
+            raise PrivacyError(
+                f"{new} of the {len(cohort) - 1} other devices in this sum are new to this one, and its policy accepts none "
+                "(accept_new_devices)."
+            )
+        if new:
+            log.info("%d of the %d other devices in this sum are new to this one.", new, len(cohort) - 1)
+        return Roster(frozenset(cohort))
+
+    def remember(self, cohort: Collection[bytes], own: bytes) -> None:
+        """Keep those who have signed their part in a sum, from the first time on.
+
+        Raises:
+            IntegrityError: the file is damaged.
+        """
         with locked(self._path.with_suffix(".lock")):
             known = self._read()
-            new = [identity.hex() for identity in cohort if identity.hex() not in known]
-            if new and known and not self._accept_new:
-                raise PrivacyError(
-                    f"{len(new)} of the {len(cohort)} devices in this sum are new to this one, and its policy accepts none "
-                    "(accept_new_devices)."
-                )
+            new = [identity.hex() for identity in cohort if identity != own and identity.hex() not in known]
             if new:
-                log.info("%d of the %d devices in this sum are new to this one.", len(new), len(cohort))
                 write_atomic(
                     self._path, encode(known | dict.fromkeys(new, self._now().isoformat(timespec="seconds"))), mode=0o600
                 )
-        return Roster(frozenset(cohort))
 
     def _read(self) -> dict[str, str]:
         try:

@@ -8,7 +8,7 @@ from datetime import datetime, time
 
 from pydantic import Field, field_validator
 
-from common.config import PrivacyConfig, Settings
+from common.config import ClientLevelRequest, PrivacyConfig, Settings
 from common.secagg.graph import SMALLEST
 
 WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -34,6 +34,11 @@ class Policy(Settings):
     )
     allowed_servers: tuple[str, ...] = Field(
         default=(), description="Fingerprints of servers' authorities, 64 hexadecimal digits; none: the one that was joined."
+    )
+    largest_client_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        description="Ceiling of all runs' client-level epsilons together, with noise by the devices; none: no such demand.",
     )
     most_steps: int = Field(default=10_000, ge=1, description="Training steps of one round.")
     largest_batch: int = Field(default=4096, ge=1, description="Faces of one training step, as expected.")
@@ -70,32 +75,55 @@ class Policy(Settings):
             return f"The server's fingerprint {authority} is not among the servers that this device allows (allowed_servers)."
         return None
 
-    def too_much(self, steps: int, batch: float) -> str | None:
-        """Why a round of `steps` steps with `batch` expected examples each is refused, or None."""
+    def too_much(self, wish: PrivacyConfig, steps: int, batch: float, faces: int) -> str | None:
+        """Why a round is refused for this device's number of faces, or None.
+
+        Args:
+            steps, batch: of the round; expected examples of a step.
+            faces: their coarse number, which is all that a refusal may depend on.
+        """
         if steps > self.most_steps or batch > self.largest_batch:
             return (
                 f"The server asks for {steps} steps of about {batch:.0f} faces; this device allows {self.most_steps} of "
                 f"{self.largest_batch}."
             )
+        if wish.private and wish.delta * 1.25 * faces >= 1:
+            return f"The server asks for delta {wish.delta:g}, which promises nothing to each of about {faces} faces."
         return None
 
-    def objection(self, wish: PrivacyConfig, examples: int, *, secure: bool = True, cohort: int | None = None) -> str | None:
-        """Why a request for data of `examples` faces is refused, as a sentence for the device's owner, or None.
+    def objection(
+        self,
+        wish: PrivacyConfig,
+        *,
+        secure: bool = True,
+        cohort: int | None = None,
+        client_level: ClientLevelRequest | None = None,
+    ) -> str | None:
+        """Why a request is refused, whatever faces there are, as a sentence for the device's owner, or None.
 
         Args:
             secure: whether the update would go into a secure sum.
             cohort: devices whose updates would be added up, where that is known already.
+            client_level: the client-level promise, if the request makes one.
         """
         if self.require_secure_aggregation and not secure:
             return "The server asks for this device's update by itself; this device sends it into a secure sum alone."
         if cohort is not None and cohort < self.smallest_cohort:
             return f"The server asks for a cohort of {cohort} devices; this device takes part from {self.smallest_cohort} on."
+        if self.largest_client_epsilon is not None and (client_level is None or client_level.mode != "distributed"):
+            return (
+                "The server asks for no noise shares; this device takes part in runs with distributed client-level privacy alone."
+            )
+        if client_level is not None and client_level.delta > self.largest_delta:
+            return (
+                f"The server asks for a client-level delta of {client_level.delta:g}; this device allows {self.largest_delta:g}."
+            )
         if not wish.private:
             return (
                 None if self.allow_non_private else "The server asks to train without privacy, which this device does not allow."
             )
         if wish.epsilon > self.largest_epsilon:
             return f"The server asks for epsilon {wish.epsilon:g}; this device allows {self.largest_epsilon:g}."
-        if wish.delta > self.largest_delta or wish.delta >= 1 / examples:
-            return f"The server asks for delta {wish.delta:g}; this device allows {min(self.largest_delta, 1 / examples):g}."
+        if wish.delta > self.largest_delta:
+            return f"The server asks for delta {wish.delta:g}; this device allows {self.largest_delta:g}."
         return None

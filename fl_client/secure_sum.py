@@ -5,7 +5,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,20 +24,26 @@ from common.sum_encoding import SumEncoding
 class KnownDevices(Protocol):
     """The other devices that this one has met."""
 
-    def admit(self, cohort: tuple[bytes, ...]) -> Roster:
+    def admit(self, cohort: Collection[bytes], own: bytes) -> Roster:
         """The identities that this device accepts, given whom the server invites.
 
         Raises:
             PrivacyError: its owner does not want those who are new.
         """
 
+    def remember(self, cohort: Collection[bytes], own: bytes) -> None:
+        """They have shown that the keys are theirs."""
+
 
 class AnyDevice:
     """Accepts whomever the server invites: for simulations, where all devices are the researcher's."""
 
-    def admit(self, cohort: tuple[bytes, ...]) -> Roster:
+    def admit(self, cohort: Collection[bytes], own: bytes) -> Roster:
         """Everybody."""
         return Roster(frozenset(cohort))
+
+    def remember(self, cohort: Collection[bytes], own: bytes) -> None:
+        """Nobody."""
 
 
 @dataclass
@@ -73,6 +79,8 @@ class SecureSums:
     def keep(self, run: str, number: int, device: int, waiting: Waiting) -> None:
         """The update of a round, until its sum."""
         with self._guard:
+            if run == self._round[0] and number < self._round[1]:
+                return  # a straggler; the sum of its round is over
             if self._round != (run, number):
                 self._round, self._waiting = (run, number), {}
             self._waiting[device] = waiting
@@ -122,7 +130,7 @@ def take_step(
             raise IntegrityError("The server invites to a sum of something else than what was trained.")
         if terms.request != waiting.digest:
             raise IntegrityError("The server gave other members of this sum another request, or other weights.")
-        client = Client(terms, waiting.identity, known.admit(terms.cohort), Limits(smallest_cohort))
+        client = Client(terms, waiting.identity, known.admit(terms.cohort, waiting.identity.public.raw), Limits(smallest_cohort))
         waiting.encoding.check(terms)
         waiting.client, waiting.terms = client, terms
         return client.advertise().encode()
@@ -130,7 +138,10 @@ def take_step(
         raise IntegrityError("The server asks for a step of a sum that it has not invited to.")
     client = waiting.client
     if header.step == "share":
-        return client.share(Directory.decode(message)).encode()
+        directory = Directory.decode(message)
+        shares = client.share(directory)
+        known.remember([waiting.terms.cohort[member] for member, _ in directory.entries], waiting.identity.public.raw)
+        return shares.encode()
     if header.step == "mask":
         update, waiting.update = waiting.update, None
         if update is None:

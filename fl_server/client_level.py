@@ -97,6 +97,7 @@ class ClientLevel:
 
         Raises:
             PrivacyError: no useful noise keeps the run within its budget.
+            ConfigError: adaptive clipping needs a larger cohort.
         """
         left = max(1, self.rounds - done)
         z = self.noise_multiplier or self._calibrated(cohort, clients)
@@ -107,6 +108,8 @@ class ClientLevel:
                     f"The client-level budget of epsilon {self.config.epsilon:g} is all but spent after {done} of {self.rounds} "
                     "rounds: no useful noise fits into what is left."
                 )
+        if self.config.adaptive:
+            self._adaptive(cohort).update_noise(z)
         self.noise_multiplier = z
         self.cost = Cost(noise_multiplier=z, clip=self.clip, cohort=cohort, clients=clients, released=False, next_clip=self.clip)
         return ClientLevelRequest(
@@ -119,20 +122,24 @@ class ClientLevel:
             rounds=self.rounds,
         )
 
-    def central_sum(self) -> CentralSum:
-        """Empty, for updates that this server sees one by one."""
+    def central_sum(self, step: float = 0.0) -> CentralSum:
+        """Empty.
+
+        Args:
+            step: of the secure sum that the updates come through; 0 where this server sees them one by one.
+        """
         cost = self._current()
         z = cost["noise_multiplier"]
         if self.config.adaptive:
             z = self._adaptive(cost["cohort"]).update_noise(z)
-        return CentralSum(CentralMechanism(cost["clip"], z, cost["cohort"]), self.length)
+        return CentralSum(CentralMechanism(cost["clip"], z, cost["cohort"], step), self.length)
 
     def release(self, found: SecureSum) -> NDArray[np.float64]:
         """The mean update of a secure sum: noisy, and the only thing that may leave the round."""
         if self.config.mode == "distributed":
             self._count()
             return found.decoded.total / found.survivors
-        collected = self.central_sum()
+        collected = self.central_sum(found.decoded.step)
         collected.add_sum(found.decoded.total, found.decoded.below or 0, found.survivors)
         return self.release_central(collected)
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fl_server.gate import Headers, Refusal, Route
 from fl_server.link_state import LinkState
-from fl_server.replies import Replies, TooMuch
+from fl_server.replies import Busy, Replies, TooMuch
 from fl_server.seats import Seats
 
 log = logging.getLogger("emofl.server")
@@ -109,6 +109,8 @@ class FleetDoor:
             return self._inspect_reply(node, PushMessagesRequest.FromString(body))
         except DecodeError:
             return Refusal(400, "malformed")
+        except Busy:
+            return Refusal(503, "busy")
         except TooMuch as error:
             log.warning("device %d: %s", node, error)
             return Refusal(413, "reply-too-large")

@@ -15,6 +15,7 @@ from models.export import OnnxTemplate, weights_of
 from models.manifest import Cohort, Manifest, ModelFacts, PrivacyStatement
 from models.preprocess import Preprocessing
 from models.published import read_registered, version_names
+from models.starting_point import StartingPoint
 
 NOISE_SOURCE = "Gaussian, sum of 4 draws per value, from AES-256-CTR keyed by the device's operating system"
 
@@ -33,7 +34,7 @@ def client_statement(config: ClientLevelConfig, trained: bool, init: Manifest | 
     if config.mode == "none":
         return None
     earlier = (0.0, 0.0)
-    if init is not None and init.round > 0:
+    if init is not None and not untouched(init):
         promise = init.client_privacy
         if promise is None or promise.epsilon is None or promise.delta is None:
             return PrivacyStatement.absent(f"initial weights without client-level privacy: {init.run} {init.version}")
@@ -45,8 +46,13 @@ def client_statement(config: ClientLevelConfig, trained: bool, init: Manifest | 
         delta=min(config.delta + earlier[1], 0.999),
         accountant="rdp",
         clipping_norm=config.clip,
-        noise_source=CLIENT_NOISE[config.mode],
+        noise_source=CLIENT_NOISE[config.mode] + ("; the clip follows the median norm" if config.adaptive else ""),
     )
+
+
+def untouched(init: Manifest) -> bool:
+    """Whether no device's face has gone into a model: it states a record-level epsilon of 0."""
+    return init.privacy.private and init.privacy.unit == "record" and init.privacy.epsilon == 0.0
 
 
 def privacy_statement(
@@ -67,7 +73,7 @@ def privacy_statement(
         beginning = (f"trained without privacy on public data: {public_data}",)
     if init is not None:
         beginning = (f"initial weights: {init.run} {init.version}", *init.privacy.non_private)
-        if not init.privacy.private:
+        if not init.privacy.private or init.privacy.unit != "record":
             return PrivacyStatement.absent(*beginning)
     if not privacy.private:
         return PrivacyStatement.absent("federated training on the devices' faces", *beginning)
@@ -90,8 +96,7 @@ class Publisher:
     Attributes:
         registry: where to.
         model: a network of the run's architecture, used to export.
-        init: manifest of the model that training began from; None means fresh weights.
-        public_data: what the model was trained on besides the devices' faces.
+        start: what training began from.
         now: the clock, UTC.
     """
 
@@ -100,8 +105,7 @@ class Publisher:
     run: str
     model: nn.Module
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    init: Manifest | None = None
-    public_data: str | None = None
+    start: StartingPoint = field(default_factory=StartingPoint)
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     last: PublishedVersion | None = None
     _template: OnnxTemplate | None = None
@@ -135,8 +139,8 @@ class Publisher:
             found = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "loss": scores.loss}
             metrics = {name: value for name, value in found.items() if math.isfinite(value)}
         trained = accepted.round > 0
-        record = privacy_statement(self.config.privacy, trained, self.init, self.public_data)
-        client = client_statement(self.config.client_level, trained, self.init)
+        record = privacy_statement(self.config.privacy, trained, self.start.manifest, self.start.public_data)
+        client = client_statement(self.config.client_level, trained, self.start.manifest)
         facts = ModelFacts(
             model=self.config.model,
             preprocessing=self.preprocessing,
@@ -148,9 +152,9 @@ class Publisher:
                 accepted=accepted.tally.accepted,
                 secure=self.config.upload.secure and accepted.tally.accepted > 0,
             ),
-            privacy=record if record.private or client is None else client,
+            privacy=record,
             client_privacy=client,
             metrics=metrics,
-            init=f"{self.init.run} {self.init.version}" if self.init else "random",
+            init=self.start.name,
         )
         self.last = self.registry.publish(weights, self._template.fill(weights), facts)

@@ -4,6 +4,7 @@ Flower stores whatever a device announces, up to thousands of objects of 6 MiB, 
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -11,6 +12,18 @@ MOST_BYTES = 64 * 2**20
 """Of a reply, where the run does not say how much its model needs."""
 KEPT = 4
 """Replies of one device that may wait in memory; a device that is late again and again leaves unread ones."""
+
+ROOM = 4
+"""Replies of all devices that may be on their way or wait in memory at a time, small ones that are complete not counted: memory
+follows the model, not the number of devices. Who comes meanwhile is asked to come again."""
+SMALL = 256 * 1024
+"""Bytes of a reply that takes up no room: the steps of a secure sum, but for the masked update."""
+UNDERWAY = 180.0
+"""Seconds after which an incomplete reply holds no place any more; its device may be gone."""
+
+
+class Busy(Exception):
+    """There is no room for another reply now."""
 
 
 class TooMuch(Exception):
@@ -26,6 +39,7 @@ class _Reply:
     name: str
     objects: frozenset[str]
     held: dict[str, int]
+    since: float
 
 
 class Replies:
@@ -34,10 +48,13 @@ class Replies:
     Args:
         size_of: bytes that are in memory of an object, 0 if it is not there.
         drop: forgets the reply of that name of a device.
+        now: seconds, of a clock that only goes forward.
     """
 
-    def __init__(self, size_of: Callable[[str], int], drop: Callable[[int, str], None]) -> None:
-        self._size_of, self._drop = size_of, drop
+    def __init__(
+        self, size_of: Callable[[str], int], drop: Callable[[int, str], None], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._size_of, self._drop, self._now = size_of, drop, now
         self._guard = threading.Lock()
         self._by_node: dict[int, list[_Reply]] = {}
         self._runs: dict[str, int] = {}
@@ -63,6 +80,7 @@ class Replies:
             Whether it may: an object that is another reply itself would keep that one in memory for good.
 
         Raises:
+            Busy: too many others are on their way, or wait to be fetched.
             TooMuch: what is already in memory of them, from replies before, is more than one reply may have.
         """
         parts = frozenset(objects)
@@ -72,11 +90,13 @@ class Replies:
                 return any(reply.name == name and reply.objects == parts for reply in replies)
             if any(part in self._runs for part in parts):
                 return False
+            if self._crowded():
+                raise Busy
             held = {part: size for part in parts if (size := self._size_of(part))}
             if sum(held.values()) > (most := self._most(run)):
                 raise TooMuch(most)
             waiting = [reply for reply in replies if len(reply.held) < len(reply.objects) or self._size_of(reply.name)]
-            waiting.append(_Reply(run, name, parts, held))
+            waiting.append(_Reply(run, name, parts, held, self._now()))
             self._runs[name] = run
             self._by_node[node] = waiting[-KEPT:]
         for late in waiting[:-KEPT]:
@@ -101,6 +121,16 @@ class Replies:
             replies.remove(reply)
         self._drop(node, reply.name)
         raise TooMuch(most)
+
+    def _crowded(self) -> bool:
+        young = self._now() - UNDERWAY
+        places = 0
+        for reply in (reply for replies in self._by_node.values() for reply in replies):
+            if len(reply.held) < len(reply.objects):
+                places += reply.since > young
+            elif sum(reply.held.values()) > SMALL:
+                places += self._size_of(reply.name) > 0
+        return places >= ROOM
 
     def _most(self, run: int) -> int:
         return self._limits[run]() if run in self._limits else MOST_BYTES

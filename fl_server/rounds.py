@@ -150,9 +150,10 @@ class Rounds:
         else:
             self._write_metrics(state)
             self._publish_what_a_crash_left(state, model)
+        exchange = Exchange(grid, self.poll, self.stopped)
         while state.round < self.config.server.rounds:
             began = time.monotonic()
-            accepted = self._one_round(grid, strategy, state)
+            accepted = self._one_round(exchange, strategy, state)
             write_parameters(model, state.weights)
             scores = self._evaluate(model)
             state.round += 1
@@ -163,11 +164,11 @@ class Rounds:
             self._keep(state, Accepted(state.round, state.weights, strategy.tally, scores) if accepted else None)
         return state
 
-    def _one_round(self, grid: Grid, strategy: StreamingAverage, state: Checkpoint) -> bool:
+    def _one_round(self, exchange: Exchange, strategy: StreamingAverage, state: Checkpoint) -> bool:
         """Ask a cohort and move `state` by what it answers; False, and no move, if too few did."""
         number = state.round + 1
         # 1. Choose the cohort, and what each of its devices is asked.
-        cohort, participations, devices = self._choose(grid, number)
+        cohort, participations, devices = self._choose(exchange.grid, number)
         wish = strategy.budget.begin(state.round, len(cohort), devices) if strategy.budget else None
         start = {name: state.weights[name] for name in strategy.shape.shapes}
 
@@ -179,18 +180,26 @@ class Rounds:
             digests.append(request.digest(weights))
             return encode_request(request, weights)
 
-        exchange = Exchange(grid, self.poll, self.stopped)
-
         def add_up(ready: Mapping[int, bytes]) -> SecureSum:
             encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, self.config.evaluation.federated)
             timeout = self.config.upload.step_timeout
             return SecureRound(exchange, ready, self.run, number, digests[-1], encoding, timeout).sum()
 
-        strategy.prepare(cohort, content, start, self.run, self.config.upload, partial(self.observers.on_reply, number), add_up)
+        strategy.prepare(
+            cohort,
+            content,
+            start,
+            self.run,
+            self.config.upload,
+            partial(self.observers.on_reply, number),
+            add_up,
+            lambda: digests[-1],
+        )
         # 2. Ask, and add up what comes.
         before = ArrayRecord({name: Array(value) for name, value in start.items()})
-        messages = strategy.configure_train(number, before, ConfigRecord(), grid)
-        after, _ = strategy.aggregate_train(number, exchange.ask(messages, self.config.server.round_timeout))
+        timeout, patience = self.config.server.round_timeout, self.config.server.patience
+        messages = strategy.configure_train(number, before, ConfigRecord(), exchange.grid)
+        after, _ = strategy.aggregate_train(number, exchange.ask(messages, timeout, patience, strategy.most_have))
         # 3. Accept the new model if enough devices are in it.
         if after is None or strategy.tally.accepted < self.config.fewest_updates:
             log.warning("round %d: %d of %d updates, too few: the model stays", number, strategy.tally.accepted, len(cohort))

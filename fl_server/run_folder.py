@@ -4,16 +4,12 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from common.canonical import decode, encode
 from common.config import RunConfig, make_config
-from common.errors import ConfigError, EmoflError, RunError
+from common.errors import EmoflError, RunError
 from common.files import write_atomic
-
-if TYPE_CHECKING:
-    from common.arrays import Arrays
-    from models.manifest import Manifest
 
 CONFIG, RUNS, LATEST = "config.json", "runs", "latest-run"
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
@@ -34,6 +30,7 @@ class RunFolder:
             ModelError, ConfigError, IntegrityError: it could not start.
         """
         from models.mobilenet import build_model
+        from models.starting_point import starting_point
 
         build_model(config.model)
         starting_point(config)
@@ -88,22 +85,3 @@ class RunFolder:
         """What is known of each finished round, the start among them."""
         metrics = self.path / METRICS
         return [decode(line) for line in metrics.read_bytes().splitlines(keepends=True)] if metrics.exists() else []
-
-
-def starting_point(config: RunConfig) -> "tuple[Arrays | None, Manifest | None]":
-    """Weights and manifest of the published model that `config.init` names; None and None to start from the seed.
-
-    Raises:
-        IntegrityError: it does not hold.
-        ConfigError: it is of another architecture.
-    """
-    from models.published import PUBLISHER, open_published
-
-    if config.init is None:
-        return None, None
-    registry = config.init if (config.init / PUBLISHER).exists() else config.init.parent.parent
-    published = open_published(config.init, trust=registry / PUBLISHER if (registry / PUBLISHER).exists() else None)
-    theirs = published.manifest.model.model_copy(update={"trainable": config.model.trainable})
-    if theirs != config.model:
-        raise ConfigError(f"{config.init} is a {theirs.name} that differs from this run's {config.model.name}; make them equal.")
-    return published.weights(), published.manifest

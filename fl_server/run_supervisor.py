@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import EmoflError
+from fl_server.checkpoint import lacks_room
 from fl_server.replies import MOST_BYTES
 from fl_server.run_folder import CHECKPOINT, RunFolder
 from fl_server.server_folder import ServerFolder
@@ -54,11 +55,13 @@ class ServerAppProcess:
     _patience: float = 1.0
     _born: float = 0.0
     _told: float = 0.0
+    _full: bool = False
 
     def look(self) -> None:
-        """Start what should run, and see to what has ended."""
+        """Start what should run, and see to what has ended; say when the disk is full, and when it no longer is."""
         if self.state in ("finished", "failed"):
             return
+        self._look_at_disk()
         if self._process is None:
             if time.monotonic() >= self._again_at:
                 self._start()
@@ -70,6 +73,17 @@ class ServerAppProcess:
             # On a slow machine the process is still loading when Flower's patience ends.
             self.link.keep_alive(self._started)
             self._told = time.monotonic()
+
+    def _look_at_disk(self) -> None:
+        try:
+            full = lacks_room(self.run.path / CHECKPOINT)
+        except OSError:
+            return
+        if full and not self._full:
+            self.say(f"There is no room left on the disk of {self.folder.path}: the next round waits until there is.")
+        elif self._full and not full:
+            self.say("There is room again; the rounds go on.")
+        self._full = full
 
     def stop(self) -> None:
         """Ask it to end, and end it; the checkpoint holds all finished rounds."""

@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from common.messages import Step, SumHeader, decode_sum, encode_sum
 from common.secagg.server import Server
 from common.secagg.wire import Advertisement, Confirmation, MaskedInput, Shares, Terms, Unmasking, WireMessage
 from common.sum_encoding import DecodedSum, SumEncoding
-from fl_server.exchange import Exchange
+from fl_server.exchange import MOST, Exchange
 
 log = logging.getLogger("emofl.server")
 
 M = TypeVar("M", bound=WireMessage)
+
+PATIENCE = 5.0
+"""As `Exchange.ask`, in steps of a few bytes; a whole masked update may take long on a slow link."""
 
 
 class _Refused(ReplyError):
@@ -118,7 +122,8 @@ class SecureRound:
                 yield Message(encode_sum(header, content), dst_node_id=self._nodes[member], message_type=MessageType.TRAIN)
 
         answered: list[int] = []
-        for reply in self._exchange.ask(contents(), self._timeout):
+        patience = math.inf if step == "mask" else PATIENCE
+        for reply in self._exchange.ask(contents(), self._timeout, patience, lambda: len(answered) >= MOST * len(messages)):
             node = reply.metadata.src_node_id
             try:
                 message = self._read(reply, node, header, kind)

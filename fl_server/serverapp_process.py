@@ -7,28 +7,34 @@ import logging
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import NoReturn
 
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
+from flwr.serverapp import Grid
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from common.errors import EmoflError
+from common.arrays import Arrays
+from common.errors import EmoflError, RunError
+from common.files import no_room
 from common.flower_log import log_to
 from common.identity import SigningKey
 from common.processes import end_with_parent
 from fl_server.app import build_server_app
+from fl_server.checkpoint import Checkpoint, lacks_room
 from fl_server.hub import Registry
 from fl_server.publisher import Publisher
-from fl_server.rounds import Observers, Rounds
-from fl_server.run_folder import RunFolder, starting_point
+from fl_server.rounds import CHECKPOINT, Accepted, Observers, Rounds
+from fl_server.run_folder import RunFolder
 from fl_server.task import CRASHED, STOPPED, TOKEN, Task
 from models.faces.faceset import FaceSet
 from models.faces.source import open_faces
+from models.starting_point import starting_point
 
 log = logging.getLogger("emofl.server")
 
@@ -49,13 +55,54 @@ class _Stop:
         self._asked = True
 
 
+class PatientRounds(Rounds):
+    """Rounds that wait while the server's disk is full, before they ask devices and with what these have answered.
+
+    A round that ended for want of room would cost every device's privacy budget a second time.
+    """
+
+    def execute(self, grid: Grid, weights: Arrays | None = None) -> Checkpoint:
+        """As `Rounds.execute`.
+
+        Raises:
+            RunError: also where it was stopped while it waited.
+        """
+        self._wait()
+        return super().execute(grid, weights)
+
+    def _keep(self, state: Checkpoint, accepted: Accepted | None) -> None:
+        while True:
+            try:
+                super()._keep(state, accepted)
+                break
+            except (OSError, RunError) as error:
+                if not no_room(error):
+                    raise
+                log.warning("round %d is kept in memory: %s", state.round, error)
+            self._wait(at_least=1.0)
+            if accepted is not None and self.observers.published() == accepted.round:
+                accepted = None
+        if state.round < self.config.server.rounds:
+            self._wait()
+
+    def _wait(self, at_least: float = 0.0) -> None:
+        end, said = time.monotonic() + at_least, False
+        while (full := lacks_room(self.folder / CHECKPOINT)) or time.monotonic() < end:
+            if self.stopped():
+                raise RunError("The run was stopped while it waited for room on the disk.")
+            if full and not said:
+                log.warning("There is too little room on the disk of %s; the next round waits.", self.folder)
+                said = True
+            time.sleep(self.poll)
+
+
 def build_rounds(task: Task, stop: _Stop) -> tuple[Rounds, Publisher]:
     """The rounds of the task's run, and what publishes their models."""
     config, run = task.run.config, task.run.name
-    _, init = starting_point(config)
-    rounds = Rounds(config, run, task.run.path, _public_faces(task.run), secret_sampling=True, poll=0.5, stopped=stop)
+    start = starting_point(config)
+    rounds = PatientRounds(config, run, task.run.path, _public_faces(task.run), secret_sampling=True, poll=0.5, stopped=stop)
     registry = Registry(task.folder.registry, SigningKey.load_or_create(task.folder.publisher_key))
-    return rounds, Publisher(registry, config, run, rounds.initial_model(), init=init)
+    return rounds, Publisher(registry, config, run, rounds.initial_model(), start=start)
 
 
 def _public_faces(run: RunFolder) -> FaceSet | None:
@@ -85,7 +132,7 @@ def perform(task: Task, stop: _Stop) -> None:
         grid.set_run(run_from_proto(given.run))
         rounds, publisher = build_rounds(task, stop)
         rounds.observers = Observers(publish=publisher.publish, published=publisher.published)
-        app = build_server_app(rounds, starting_point(task.run.config)[0])
+        app = build_server_app(rounds, starting_point(task.run.config).weights)
         app(grid=grid, context=context_from_proto(given.context))
         status, detail = SubStatus.COMPLETED, ""
     finally:
@@ -111,14 +158,15 @@ def main() -> NoReturn:
         end_with_parent(task.parent, STOPPED)
         os.environ.pop(TOKEN)
         perform(task, stop)
-    except EmoflError as error:
+    except Exception as error:
         if stop():
             sys.exit(STOPPED)
-        log.error("%s", error)
-        sys.exit(error.exit_code)
-    except Exception:
-        if stop():
-            sys.exit(STOPPED)
+        if no_room(error):
+            log.error("There is no room on the disk (%s); the run goes on from its checkpoint.", error)
+            sys.exit(CRASHED)
+        if isinstance(error, EmoflError):
+            log.error("%s", error)
+            sys.exit(error.exit_code)
         log.exception("The ServerApp broke.")
         sys.exit(CRASHED)
     sys.exit(0)

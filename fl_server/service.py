@@ -24,6 +24,7 @@ from fl_server.authority import Authority
 from fl_server.device_api import DeviceApi, Members
 from fl_server.gate import Route
 from fl_server.invitations import Invitations
+from fl_server.pages import Pages
 from fl_server.plan import LOG, Plan
 from fl_server.roster import EnrolledDevice, Roster
 from fl_server.run_supervisor import ServerAppProcess, State
@@ -136,7 +137,7 @@ def serve(
             plan.host,
             plan.port,
             _admin_token(folder.path),
-            pages,
+            pages or Pages(folder, publisher, authority.ca_pem),
             page_posts,
         )
         devices = Devices(roster, link, say)

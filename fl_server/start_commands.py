@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.config import RunConfig, make_config, merge_settings, nest_settings, read_config
+from common.config import RunConfig, merge_settings, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
 
@@ -83,7 +83,10 @@ def start(
         bool,
         typer.Option("--federated-evaluation", help="Also sum up how often the model is right on the devices; costs epsilon."),
     ] = False,
-    init: Annotated[Path | None, typer.Option(help="Start from a published model (registry or version folder).")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="scratch, base (the model that ships) or a published one's folder (default: base where it fits)."),
+    ] = None,
     evaluate: Annotated[
         Path | None, typer.Option(help="Public faces to evaluate each model on: fer2013.csv or a folder.")
     ] = None,
@@ -109,7 +112,7 @@ def start(
         "upload.precision": upload,
         "evaluation.federated": federated_evaluation or None,
         "data.path": None if evaluate is None else str(evaluate.expanduser().resolve()),
-        "init": None if init is None else str(init.expanduser().resolve()),
+        "init": init,
     }
     values = merge_settings(read_config(config) if config else {}, nest_settings(options))
     home = (folder or default_folder()).expanduser().resolve()
@@ -197,7 +200,10 @@ def _left_out(reasons: dict[str, int] | None) -> str:
 
 
 def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":
-    """The unfinished run, if the settings do not contradict it; else a new one."""
+    """The last run, if it has these settings or none are given; else a new one, once the last is finished.
+
+    So the same command at every boot of a machine begins one run, and not one at every boot.
+    """
     from fl_server.run_folder import RunFolder
     from fl_server.server_folder import ServerFolder
     from fl_server.server_lock import running_server
@@ -205,21 +211,24 @@ def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":
     if running_server(home) is not None:
         raise RunError(f"A server already runs with {home}: fl-server stop ends it.")
     last = RunFolder.latest(home)
-    if last is not None and not new and (not values or last.done < last.config.server.rounds):
-        if values and _deployed(values) != last.config:
+    if last is not None and not new:
+        if not values or _deployed(values) == last.config:
+            return last
+        if last.done < last.config.server.rounds:
             raise ConfigError(
                 f"The run {last.name} is not finished, and these settings are not its own. Give none to go on with it, "
                 "or --new to start another."
             )
-        return last
     ServerFolder.prepare(home)
     return RunFolder.create(home, _deployed(values), datetime.now(UTC))
 
 
 def _deployed(values: dict[str, Any]) -> RunConfig:
     """A run's configuration; how many devices there are is not for the server to know in advance."""
+    from models.starting_point import choose_start
+
     data = values.get("data", {})
-    return make_config(values | {"data": {"clients": MOST_DEVICES, **(data if isinstance(data, dict) else {})}})
+    return choose_start(values | {"data": {"clients": MOST_DEVICES, **(data if isinstance(data, dict) else {})}})
 
 
 def _serve(home: Path, run: "RunFolder", host: str, address: str | None, port: int, until_finished: bool) -> NoReturn:

@@ -16,11 +16,12 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx
 
 from common.arrays import Arrays, unflatten
 from common.config import ServerConfig, UploadConfig
-from common.errors import PrivacyError, ReplyError, RunError
-from common.messages import decode_reply
+from common.errors import PrivacyError, ReplyError, RunError, Stopped
+from common.messages import decode_reply, joined
 from common.secagg.graph import SMALLEST
 from fl_server.aggregate import ClippedMean, Mean, RunningMean, UpdateShape
 from fl_server.client_level import ClientLevel
+from fl_server.exchange import MOST
 from fl_server.secure_round import SecureSum
 
 log = logging.getLogger("emofl.server")
@@ -66,6 +67,7 @@ class StreamingAverage(FedAvg):
     upload: UploadConfig
     on_reply: Callable[[Tally], None]
     add_up: AddUp
+    digest: Callable[[], bytes]
     budget: ClientLevel | None = None
     tally = Tally()
 
@@ -78,6 +80,7 @@ class StreamingAverage(FedAvg):
         upload: UploadConfig,
         on_reply: Callable[[Tally], None],
         add_up: AddUp,
+        digest: Callable[[], bytes],
     ) -> None:
         """Set what the next round needs.
 
@@ -89,9 +92,10 @@ class StreamingAverage(FedAvg):
             upload: how updates travel.
             on_reply: told after each reply.
             add_up: where sums are secure, makes the sum of those who trained, given their identity keys by node id.
+            digest: of what was asked, once it was: what their proofs of identity are for.
         """
         self.cohort, self.content, self.before, self.run, self.upload = cohort, content, before, run, upload
-        self.on_reply, self.add_up = on_reply, add_up
+        self.on_reply, self.add_up, self.digest = on_reply, add_up, digest
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message per device of the cohort; all share one content."""
@@ -118,7 +122,7 @@ class StreamingAverage(FedAvg):
                 elif (reply.run, reply.round) != (self.run, server_round):
                     raise ReplyError("it answers another round")
                 elif self.upload.secure:
-                    ready[node] = _identity(reply.identity, ready)
+                    ready[node] = _new(joined(reply, self.digest()), ready)
                     tally.accepted += 1
                 else:
                     tally.norms.append(mean.add(update))
@@ -143,6 +147,12 @@ class StreamingAverage(FedAvg):
             return None
         try:
             found = self.add_up(ready)
+            mean = self.budget.release(found) if self.budget else found.decoded.total / found.survivors
+            norm = float(np.linalg.norm(mean))
+            if self.budget is None and norm > self.shape.max_norm:
+                raise RunError(f"the mean's norm is {norm:.3g}; at most {self.shape.max_norm:g} is accepted")
+        except Stopped:
+            raise
         except (RunError, PrivacyError) as error:
             log.warning("round %d: %s", server_round, error)
             self.tally.left_out["no-sum"] += len(ready)
@@ -150,9 +160,13 @@ class StreamingAverage(FedAvg):
         self.tally.accepted = found.survivors
         self.tally.left_out += found.left_out
         self.tally.scored = found.decoded.scored
-        mean = self.budget.release(found) if self.budget else found.decoded.total / found.survivors
-        self.tally.norms = [float(np.linalg.norm(mean))]
+        self.tally.norms = [norm]
         return unflatten(mean.astype(np.float32), self.shape.shapes)
+
+    def most_have(self) -> bool:
+        """Whether most of the devices that have not refused have trained: only they say how long training takes."""
+        able = self.tally.asked - self.tally.left_out.total()
+        return able > 0 and self.tally.accepted >= MOST * able
 
     def _mean(self) -> Mean:
         if self.budget is None or self.upload.secure:
@@ -160,10 +174,7 @@ class StreamingAverage(FedAvg):
         return ClippedMean(self.shape, self.budget.central_sum(), self.budget.release_central)
 
 
-def _identity(given: str | None, taken: Mapping[int, bytes]) -> bytes:
-    if given is None:
-        raise ReplyError("it has no identity for the secure sum")
-    identity = bytes.fromhex(given)
+def _new(identity: bytes, taken: Mapping[int, bytes]) -> bytes:
     if identity in taken.values():
         raise ReplyError("it shows another device's identity")
     return identity

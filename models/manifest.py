@@ -180,7 +180,7 @@ class ModelFacts(Signed):
         round: the round whose aggregate this is, 0 for the initial model.
         created: ISO 8601 in UTC, such as 2026-01-31T12:00:00Z.
         cohort: devices asked and replies accepted in this round.
-        privacy: of one face; of all faces of a device where only that holds. See `PrivacyStatement`.
+        privacy: of one face, see `PrivacyStatement`.
         client_privacy: of all faces of a device, where that was asked for: another promise, never added to the first.
         metrics: finite numbers by name, measured on public data or under the guarantee.
         init: what training began from, such as `random` or the name of pretrained weights.

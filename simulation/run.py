@@ -10,7 +10,6 @@ from typing import Any
 
 from flwr.serverapp import ServerApp
 
-from common.arrays import Arrays
 from common.canonical import decode, encode
 from common.config import RunConfig, make_config
 from common.errors import ConfigError, EmoflError, RunError
@@ -21,9 +20,8 @@ from fl_server.app import build_server_app
 from fl_server.hub import Registry
 from fl_server.publisher import Publisher
 from fl_server.rounds import CHECKPOINT, Observers, Rounds
-from models.manifest import Manifest
 from models.mobilenet import build_model
-from models.published import PUBLISHER, PublishedModel, open_published
+from models.starting_point import starting_point
 from simulation.backend import BackendName, NodeOrder, make_backend, simulate
 from simulation.devices import SimulatedDevices, SpentBudgets
 from simulation.population import Population, make_population
@@ -92,7 +90,7 @@ class RunFolder:
         """
         require_empty(path)
         build_model(config.model)
-        initial_weights(config)
+        starting_point(config)
         make_population(config.data, config.model, config.seed)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -113,26 +111,6 @@ def require_empty(path: Path) -> None:
         raise RunError(f"{path} is not empty. Give another --out, or go on with: fl-sim run --resume {path}")
 
 
-def _open_own(path: Path) -> PublishedModel:
-    """A published model by the key it lies beside: on this machine it is the researcher's own; nothing is remembered of it."""
-    registry = path if (path / PUBLISHER).exists() else path.parent.parent
-    return open_published(path, trust=registry / PUBLISHER if (registry / PUBLISHER).exists() else None)
-
-
-def initial_weights(config: RunConfig) -> tuple[Arrays | None, Manifest | None]:
-    if config.init is None:
-        return None, None
-    published = _open_own(config.init)
-    theirs = published.manifest.model.model_copy(update={"trainable": config.model.trainable})
-    if theirs != config.model:
-        raise ConfigError(
-            f"{config.init} is a {theirs.name} with stem stride {theirs.stem_stride} and {len(theirs.classes)} classes; the "
-            f"run's is a {config.model.name} with stride {config.model.stem_stride} and {len(config.model.classes)} classes. "
-            "Make them equal."
-        )
-    return published.weights(), published.manifest
-
-
 def run_simulation(
     folder: RunFolder, engine: Engine, watch: Callable[[Population, Observers], Observers] | None = None
 ) -> Population:
@@ -150,10 +128,10 @@ def run_simulation(
     population = make_population(config.data, config.model, config.seed)
     devices = SimulatedDevices(config, folder.path / "devices")
     budgets = SpentBudgets(devices, clients)
-    weights, init = initial_weights(config)
+    start = starting_point(config)
     rounds = Rounds(config, folder.name, folder.path, population.validation)
     registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY))
-    publisher = Publisher(registry, config, folder.name, rounds.initial_model(), init=init)
+    publisher = Publisher(registry, config, folder.name, rounds.initial_model(), start=start)
 
     def annotate(number: int) -> dict[str, Any]:
         return {"epsilon": round(budgets.largest(), 4) if config.privacy.private else None}
@@ -163,7 +141,7 @@ def run_simulation(
     backend = make_backend(engine.backend, engine.workers, engine.cores)
 
     def server_app(order: NodeOrder, stopped: Callable[[], bool]) -> ServerApp:
-        return build_server_app(replace(rounds, order=order, stopped=stopped), weights)
+        return build_server_app(replace(rounds, order=order, stopped=stopped), start.weights)
 
     simulate(server_app, build_client_app(devices.open), clients, backend)
     if not (folder.path / CHECKPOINT).exists():

@@ -9,6 +9,7 @@ import typer
 from common.config import RunConfig, make_config, merge_settings, nest_settings, read_config
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError
+from models.starting_point import choose_start
 from simulation.perform import perform
 
 Help = typer.Option
@@ -75,7 +76,10 @@ def run(
         Literal["full", "last-block", "head"] | None,
         ModelOption(help=f"What is trained and uploaded (default {D.model.trainable})."),
     ] = None,
-    init: Annotated[Path | None, ModelOption(help="Start from a published model (registry or version folder).")] = None,
+    init: Annotated[
+        str | None,
+        ModelOption(help="scratch, base (the model that ships) or a published model's folder (default: base where it fits)."),
+    ] = None,
     rounds: Annotated[int | None, RoundsOption(help=f"Rounds of training (default {D.server.rounds}).")] = None,
     cohort: Annotated[int | None, RoundsOption(help="Devices asked per round (default: all).")] = None,
     strategy: Annotated[
@@ -149,7 +153,7 @@ def run(
             "model.name": model,
             "model.stem_stride": stem_stride,
             "model.trainable": trainable,
-            "init": None if init is None else str(init.expanduser().resolve()),
+            "init": init,
             "server.rounds": rounds,
             "server.cohort": cohort,
             "server.strategy": strategy,
@@ -185,4 +189,4 @@ def settle(values: dict[str, Any]) -> RunConfig:
     chosen = make_config(values)
     if chosen.data.labels == "ferplus" and "classes" not in values.get("model", {}):
         values = merge_settings(values, {"model": {"classes": EMOTIONS_8}})
-    return make_config(values)
+    return choose_start(values)

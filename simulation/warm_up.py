@@ -16,6 +16,7 @@ from fl_server.rounds import Accepted, Rounds
 from fl_server.strategy import Tally
 from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
+from models.starting_point import StartingPoint
 
 
 def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, passes: int, folder: Path, source: str) -> Path:
@@ -45,7 +46,8 @@ def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, passes: int, 
         )
         weights = {name: weights[name] + update[name] for name in weights}
     registry = folder / "base"
-    publisher = Publisher(Registry(registry, SigningKey.load_or_create(folder / "base_key.pem")), config, "warm-up", model)
-    publisher.public_data = source
+    start = StartingPoint(public_data=source)
+    key = SigningKey.load_or_create(folder / "base_key.pem")
+    publisher = Publisher(Registry(registry, key), config, "warm-up", model, start=start)
     publisher.publish(Accepted(0, weights, Tally(), None))
     return registry

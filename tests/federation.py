@@ -8,17 +8,35 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from fl_client.enrolment import enrol
 from simulation.drawn_folder import draw_folder
 
 SERVER = "from fl_server.cli import main; main()"
 CLIENT = "from fl_client.cli import main; main()"
+ACTOR = "from tests.actors import main; main()"
+WATCHED = """
+import json, os, sys, threading
+from common.processes import stopping_signals
+from fl_client.node_settings import FINAL
+from fl_client.supervisor import Supervisor
+stop = threading.Event()
+def say(sentence):
+    sys.stderr.write(sentence + chr(10))
+    sys.stderr.flush()
+with stopping_signals(stop):
+    settings = json.dumps(json.loads(os.environ["EMOFL_NODE"]) | {"parent": os.getpid()})
+    command = [sys.executable, "-c", os.environ["WATCHED"]]
+    code = Supervisor(command, dict(os.environ) | {"EMOFL_NODE": settings}, FINAL, say).run(stop)
+sys.exit(code or 0)
+"""
+"""Runs another program under the supervisor that `fl-client --data` has."""
 
 
 @dataclass
@@ -43,10 +61,11 @@ class Federation:
         own = {"HOME": here, "XDG_STATE_HOME": here, "XDG_RUNTIME_DIR": here, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return dict(os.environ) | own
 
-    def run(self, program: str, *arguments: str, log: str, **more: str) -> subprocess.Popen[bytes]:
+    def run(self, program: str, *arguments: str, log: str, inside: Sequence[str] = (), **more: str) -> subprocess.Popen[bytes]:
+        """A Python program; `inside` is a command that starts it somewhere else."""
         with open(self.folder / f"{log}.log", "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", program, *arguments],
+                [*inside, sys.executable, "-c", program, *arguments],
                 env=self.environment() | more,
                 stdout=output,
                 stderr=output,
@@ -64,6 +83,28 @@ class Federation:
         if not faces.exists():
             draw_folder(faces, 28, people=1, seed=sum(name.encode()))
         return self.run(CLIENT, "--data", str(faces), "--name", name, log=name)
+
+    def enrol(self, names: Sequence[str]) -> None:
+        """Make devices known to the running server; nobody plays them yet."""
+        used = ""
+        for name in names:
+            self.until(lambda used=used: self.offered() not in ("", used), 60)  # type: ignore[misc]
+            used = self.offered()
+            enrol(used, self.folder / name / ".emofl", name)
+        self.until(lambda: set(names) <= set(self.nodes()), 60)
+
+    def offered(self) -> str:
+        """The join code for this user's next device."""
+        path = self.folder / "emofl" / "join-code"
+        return path.read_text() if path.exists() else ""
+
+    def play(
+        self, name: str, value: float = 0.01, program: str = ACTOR, inside: Sequence[str] = (), **more: str
+    ) -> subprocess.Popen[bytes]:
+        """Enrolled device `name`, as `tests.actors` plays it, under the client's supervisor."""
+        settings = {"home": str(self.folder / name / ".emofl"), "data": str(self.folder / name), "poll": 0.5}
+        told = {"EMOFL_NODE": json.dumps(settings), "WATCHED": program, "VALUE": str(value)}
+        return self.run(WATCHED, log=name, inside=inside, **told, **more)
 
     def status(self) -> dict[str, object]:
         found = subprocess.run(

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from common.canonical import encode
 from common.config import Settings
 from common.errors import ConfigError, IntegrityError
-from common.files import locked, read_plain, write_atomic
+from common.files import locked, no_room, read_plain, write_atomic
 
 FILE_LIMIT = 1 << 16
 DIGEST = r"^[0-9a-f]{64}$"
@@ -165,9 +165,10 @@ class Anchor:
         try:
             yield
         except OSError as error:
+            cure = "make room there" if no_room(error) else "set XDG_STATE_HOME to a folder that is kept"
             raise ConfigError(
                 f"{self.folder} cannot be written ({(error.strerror or str(error)).lower()}), where this device remembers its "
-                "privacy ledgers: set XDG_STATE_HOME to a folder that is kept."
+                f"privacy ledgers: {cure}."
             ) from error
 
 

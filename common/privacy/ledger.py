@@ -5,11 +5,12 @@ reads it. A second small file, written after each line, holds the last line's di
 `common.privacy.anchor` remembers the same outside of the ledger's folder.
 """
 
+import errno
 import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,12 +19,12 @@ from typing import Any
 
 from common.canonical import encode, sha256
 from common.errors import IntegrityError, PrivacyError, RunError
-from common.files import fsync_folder, locked, write_atomic
+from common.files import fsync_folder, locked, no_room, replacing
 from common.privacy.anchor import Anchor
 from common.privacy.release import Accountant, Release
 
 GENESIS = "0" * 64
-LATER = ("authority", "salt")
+LATER = ("authority", "salt", "client_level")
 """Fields that older ledgers do not have; a line without them stays as it is."""
 
 
@@ -39,6 +40,7 @@ class Entry:
         release: what was released, None when not private.
         previous: digest of the line before.
         authority: fingerprint of the server's certificate authority, None where it is not known.
+        client_level: the client-level promise of the run, if it makes one: mode, epsilon, delta, rounds.
         salt: 32 random hexadecimal digits, so that no two lines of any two ledgers are the same.
     """
 
@@ -51,6 +53,7 @@ class Entry:
     previous: str
     authority: str | None = None
     salt: str | None = None
+    client_level: dict[str, Any] | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -162,6 +165,7 @@ class Ledger:
         Raises:
             IntegrityError: as the constructor.
             ConfigError: the anchor cannot be written.
+            RunError: the ledger's folder cannot be written.
         """
         with ExitStack() as stack:
             self._holding = stack
@@ -176,7 +180,8 @@ class Ledger:
                 self._holding, self._locked = None, False
 
     def _hold(self, stack: ExitStack) -> None:
-        stack.enter_context(locked(self.path.with_suffix(".lock")))
+        with self._writable():
+            stack.enter_context(locked(self.path.with_suffix(".lock")))
         if self.place.anchor:
             stack.enter_context(self.place.anchor.held(self.entries[0].digest if self.entries else None))
         self._locked = True
@@ -187,7 +192,8 @@ class Ledger:
             raise PrivacyError("A debit is made inside `locked` alone.")
         if self._locked:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._writable():
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hold(self._holding)
         if self._read():
             raise RunError(f"Another process began the privacy ledger {self.path} at this moment: try again.")
@@ -196,15 +202,25 @@ class Ledger:
         if self.place.anchor:
             self.place.anchor.advance(self.path, [entry.digest for entry in self.entries])
 
-    def debit(self, release: Release | None, *, run: str, round_number: int, now: datetime) -> Entry:
+    def debit(
+        self,
+        release: Release | None,
+        *,
+        run: str,
+        round_number: int,
+        now: datetime,
+        client_level: dict[str, Any] | None = None,
+    ) -> Entry:
         """Record the intent to release, durably, before anything is computed. Call it inside `locked`.
 
         Args:
             release: what will be released; None for training without noise.
+            client_level: the client-level promise of the run, if it makes one.
 
         Raises:
             ConfigError: the anchor cannot be written; the debit stands.
-            RunError: another process began this ledger since `locked` looked.
+            RunError: the file cannot be written, as on a full disk, and nothing is debited; or another process began this ledger
+                since `locked` looked.
         """
         self._begin()
         last = self.entries[-1] if self.entries else None
@@ -218,19 +234,43 @@ class Ledger:
             previous=last.digest if last else GENESIS,
             authority=self.place.authority,
             salt=secrets.token_hex(16),
+            client_level=client_level,
         )
-        line = entry.line()
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.truncate(self._length)
-            file.seek(self._length)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        self._length += len(line)
-        if last is None:
-            fsync_folder(self.path.parent)
-        write_atomic(self._head, entry.digest.encode(), mode=0o600)
+        # The head's room is taken first: where there is none, no line is written that counts for nothing.
+        with self._writable(), replacing(self._head, entry.digest.encode(), mode=0o600):
+            self._append(entry.line())
         self.entries.append(entry)
         self._anchor()
         return entry
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            cure = "make room there, and the device goes on by itself" if no_room(error) else "make its folder writable"
+            raise RunError(
+                f"The privacy ledger {self.path} cannot be written ({(error.strerror or str(error)).lower()}), and nothing is "
+                f"trained without a debit: {cure}."
+            ) from error
+
+    def _append(self, line: bytes) -> None:
+        """Durably, after the last whole line; what of it a full disk took is cut off again."""
+        new = self._length == 0
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(handle, self._length)
+            try:
+                written = os.pwrite(handle, line, self._length)
+                if written < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(handle, self._length)
+                raise
+        finally:
+            os.close(handle)
+        self._length += len(line)
+        if new:
+            fsync_folder(self.path.parent)

@@ -187,7 +187,7 @@ def test_a_reply_holds_the_update_and_a_status_and_nothing_else(tmp_path: Path) 
     content = app(message=message, context=context()).content
     assert set(content) == {"reply", "update"}
     assert set(content["reply"]) == {"json"}
-    assert set(json.loads(str(content["reply"]["json"]))) == {"version", "run", "round", "status", "reason", "identity"}
+    assert set(json.loads(str(content["reply"]["json"]))) == {"version", "run", "round", "status", "reason", "identity", "proof"}
 
 
 def test_a_message_that_is_no_request_is_refused(tmp_path: Path) -> None:

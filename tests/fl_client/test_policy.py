@@ -66,11 +66,11 @@ def test_servers_that_are_not_listed_are_strange_and_without_a_list_none_is() ->
 
 
 def test_a_small_cohort_and_an_update_in_the_clear_are_refused() -> None:
-    assert Policy().objection(WISH, 100) is None
-    assert "cohort of 4" in str(Policy(smallest_cohort=5).objection(WISH, 100, cohort=4))
-    assert Policy(smallest_cohort=5).objection(WISH, 100, cohort=5) is None
-    assert "secure sum" in str(Policy().objection(WISH, 100, secure=False))
-    assert Policy(require_secure_aggregation=False).objection(WISH, 100, secure=False) is None
+    assert Policy().objection(WISH) is None
+    assert "cohort of 4" in str(Policy(smallest_cohort=5).objection(WISH, cohort=4))
+    assert Policy(smallest_cohort=5).objection(WISH, cohort=5) is None
+    assert "secure sum" in str(Policy().objection(WISH, secure=False))
+    assert Policy(require_secure_aggregation=False).objection(WISH, secure=False) is None
 
 
 @pytest.mark.parametrize(

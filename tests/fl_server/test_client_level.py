@@ -11,7 +11,7 @@ from flwr.app import Message
 from common.arrays import flatten
 from common.config import ClientLevelConfig, ClientLevelRequest, RunConfig, make_config
 from common.errors import ConfigError, PrivacyError, RunError
-from common.messages import TrainReply, decode_request, encode_reply
+from common.messages import TrainReply, decode_request, encode_reply, joining
 from common.privacy.client_level.accounting import CentralRounds, client_epsilon
 from common.secagg.wire import Terms
 from common.sum_encoding import sum_encoding
@@ -47,9 +47,7 @@ class Asked(Member):
             return Message(encode_reply(reply, self.update(), request.upload), reply_to=message)
         encoding = sum_encoding(len(flat), request.upload, request.client_level)
         self.sums.keep(request.run, request.round, 0, Waiting(flat, request.digest(weights), encoding, self.key))
-        own = self.key.public.raw.hex()
-        reply = TrainReply(run=request.run, round=request.round, status="trained", identity=own)
-        return Message(encode_reply(reply), reply_to=message)
+        return Message(encode_reply(joining(request, self.key, request.digest(weights))), reply_to=message)
 
 
 def moved(folder: Path, config: RunConfig, values: list[float]) -> tuple[np.ndarray, list[dict[str, Any]]]:

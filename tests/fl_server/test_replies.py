@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_server.replies import KEPT, Replies, TooMuch
+from fl_server.replies import KEPT, ROOM, SMALL, UNDERWAY, Busy, Replies, TooMuch
 
 RUN, ANNA, BEN = 1, 10, 20
 
@@ -133,3 +133,32 @@ def test_whatever_devices_send_the_memory_is_bounded(sent: list[tuple[int, list[
         except TooMuch:
             assert sum(sizes) + 1 > 100
         assert sum(memory.sizes.values()) <= 2 * KEPT * 100
+
+
+def test_memory_follows_the_model_and_not_the_number_of_devices(memory: Memory) -> None:
+    replies = replies_of(memory, most=10 * SMALL)
+    for node in range(ROOM):
+        send(memory, replies, node, f"reply-{node}", [SMALL, SMALL])
+    with pytest.raises(Busy):
+        replies.announce(99, RUN, "one-more", ["one-more", "part"])
+    assert replies.announce(0, RUN, "reply-0", memory.of["reply-0"])
+    for part in memory.of.pop("reply-1"):
+        del memory.sizes[part]
+    assert replies.announce(99, RUN, "one-more", ["one-more", "part"])
+
+
+def test_small_replies_take_up_no_room(memory: Memory) -> None:
+    replies = replies_of(memory)
+    for node in range(10 * ROOM):
+        send(memory, replies, node, f"reply-{node}", [20, 20])
+
+
+def test_a_device_that_stopped_in_the_middle_holds_its_place_for_a_while_only(memory: Memory) -> None:
+    clock = [0.0]
+    replies = Replies(lambda name: memory.sizes.get(name, 0), memory.drop, lambda: clock[0])
+    for node in range(ROOM):
+        assert replies.announce(node, RUN, f"reply-{node}", [f"reply-{node}", f"part-{node}"])
+    with pytest.raises(Busy):
+        replies.announce(99, RUN, "one-more", ["one-more"])
+    clock[0] = UNDERWAY + 1
+    assert replies.announce(99, RUN, "one-more", ["one-more"])

@@ -13,15 +13,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
 from common.arrays import flatten, pack
 from common.config import RunConfig, make_config
-from common.errors import IntegrityError, PrivacyError
+from common.errors import IntegrityError, PrivacyError, RunError
 from common.identity import SigningKey
-from common.messages import SECURE_SUM, TrainReply, decode_request, decode_sum, encode_reply, encode_request, encode_sum
+from common.messages import SECURE_SUM, decode_request, decode_sum, encode_reply, encode_request, encode_sum, joining
 from common.secagg.server import Server
 from common.secagg.wire import MaskedInput
 from common.sum_encoding import FixedPoint
 from fl_client.secure_sum import AnyDevice, SecureSums, Waiting, take_step
 from fl_server.checkpoint import Checkpoint
-from fl_server.rounds import Rounds
+from fl_server.rounds import CHECKPOINT, Rounds
 from tests.fl_server.grids import ScriptedGrid
 
 HEAD = {"classifier.1.weight": (7, 1280), "classifier.1.bias": (7,)}
@@ -65,9 +65,7 @@ class Member:
         encoding = FixedPoint(sum(v.size for v in self.update().values()), request.upload.clip)
         waiting = Waiting(flatten(self.update()), request.digest(weights), encoding, self.key)
         self.sums.keep(request.run, request.round, 0, waiting)
-        own = self.key.public.raw.hex()
-        reply = TrainReply(run=request.run, round=request.round, status="trained", identity=own)
-        return Message(encode_reply(reply), reply_to=message)
+        return Message(encode_reply(joining(request, self.key, request.digest(weights))), reply_to=message)
 
     def step(self, message: Message) -> Message:
         header, content = decode_sum(message.content)
@@ -214,6 +212,43 @@ def test_an_identity_can_be_shown_by_one_device_alone(tmp_path: Path) -> None:
     members[4].key = members[0].key
     state, _ = run(tmp_path, members)
     assert (state.history[1]["accepted"], state.history[1]["left_out"]) == (4, {"malformed": 1})
+
+
+def test_who_shows_another_devices_identity_is_out_and_the_other_is_not(tmp_path: Path) -> None:
+    victim = Member(0.2)
+
+    def steal(message: Message, reply: Message | None) -> Message:
+        answer = cast(Message, reply)
+        known = json.loads(str(answer.content["reply"]["json"])) | {"identity": victim.key.public.raw.hex()}
+        answer.content["reply"] = ConfigRecord({"json": json.dumps(known)})
+        return answer
+
+    state, moved = run(tmp_path, [Member(0.9, {"train": steal}), victim, *(Member(0.2) for _ in range(3))])
+    assert np.allclose(moved, 0.2, atol=1e-6)
+    assert (state.history[1]["accepted"], state.history[1]["left_out"]) == (4, {"malformed": 1})
+
+
+def test_a_sum_that_nobody_could_have_learnt_is_not_taken_over(tmp_path: Path) -> None:
+    members = [Member(0.01), Member(0.01), Member(1.9)]
+    state, moved = run(tmp_path, members, config(max_update_norm=10.0))
+    assert np.array_equal(moved, np.zeros(7))
+    assert state.history[1]["left_out"] == {"no-sum": 3}
+
+
+@pytest.mark.parametrize("step", ["train", "mask", "unmask"])
+def test_a_run_that_is_stopped_in_a_sum_repeats_the_round(tmp_path: Path, step: str) -> None:
+    stop: list[bool] = []
+
+    def stopping(message: Message, reply: Message | None) -> Message | None:
+        stop.append(True)
+        return reply
+
+    members = [Member(0.2), Member(0.2), Member(0.2, {step: stopping})]
+    with pytest.raises(RunError, match="resume it"):
+        run(tmp_path, members, stopped=lambda: bool(stop))
+    assert Checkpoint.load(tmp_path / CHECKPOINT).round == 0
+    state, _ = run(tmp_path, [Member(0.2) for _ in range(3)])
+    assert [record["accepted"] for record in state.history] == [0, 3]
 
 
 def without_identity(message: Message, reply: Message | None) -> Message:

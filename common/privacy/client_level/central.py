@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common.errors import ConfigError, IntegrityError
 from common.privacy.mechanisms import SecureRandom
 
+GRID_BITS = 20
 SHRINK = 1.0 - 1e-12
 """What is clipped ends up this much below the norm, so that floating-point rounding never lifts it above."""
 
@@ -42,26 +43,31 @@ class CentralMechanism:
         clip: C, largest L2 norm of a client's update, over all its parameters together.
         noise_multiplier: z.
         cohort: the divisor, the expected number of clients in a round.
+        step: how far apart the values of an update are that came through a secure sum; its rounding adds to the sensitivity.
     """
 
     unit: ClassVar[Literal["client"]] = "client"
     clip: float
     noise_multiplier: float
     cohort: float
+    step: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(v) and v > 0 for v in (self.clip, self.noise_multiplier, self.cohort)):
+        if self.step < 0 or not all(math.isfinite(v) and v > 0 for v in (self.clip, self.noise_multiplier, self.cohort)):
             raise ConfigError("Client-level DP needs a clip, a noise multiplier and a cohort, all finite and above 0.")
 
     @property
-    def sensitivity(self) -> float:
-        """L2, of the sum, when one client's update is added or removed."""
-        return self.clip
+    def grid(self) -> float:
+        """Spacing of the numbers that are released: a power of two, about 2^-20 of the noise."""
+        return 2.0 ** math.floor(math.log2(self.noise_multiplier * self.clip) - GRID_BITS)
 
-    @property
-    def std(self) -> float:
+    def sensitivity(self, length: int) -> float:
+        """L2, of the rounded sum of updates of `length` values, when one client's is added, removed or zeroed."""
+        return self.clip + math.sqrt(length) * (self.step + self.grid)
+
+    def std(self, length: int) -> float:
         """Standard deviation of the noise on each coordinate of the sum."""
-        return self.noise_multiplier * self.clip
+        return self.noise_multiplier * self.sensitivity(length)
 
 
 class CentralSum:
@@ -109,14 +115,20 @@ class CentralSum:
     def release(self, random: SecureRandom) -> NDArray[np.float64]:
         """The noisy mean; noise alone where nobody replied.
 
+        Sum and noise are whole multiples of one grid before they meet. Added as floating-point numbers, the sum's low bits would
+        show through: which outputs are possible would tell two neighbouring sums apart (Mironov 2012, "On significance of the
+        least significant bits for differential privacy").
+
         Raises:
             IntegrityError: it was released before: the difference of two releases would say more than either.
         """
         if self._sum is None:
             raise IntegrityError("A round's mean is released once.")
         total, self._sum = self._sum, None
-        noise = random.normal(len(total), self.mechanism.std).numpy()
-        return np.asarray((total + noise) / self.mechanism.cohort)
+        grid, length = self.mechanism.grid, len(total)
+        noise = random.normal(length, self.mechanism.std(length) / grid).numpy()
+        whole = np.rint(total / grid).astype(np.int64) + np.rint(noise.astype(np.float64)).astype(np.int64)
+        return np.asarray(whole * (grid / self.mechanism.cohort))
 
 
 @dataclass(frozen=True)
@@ -124,9 +136,9 @@ class AdaptiveClipping:
     """The clip follows a quantile of the updates' norms: Andrew, Thakkar, McMahan and Ramaswamy 2021, "Differentially private
     learning with adaptive clipping", algorithm 1.
 
-    Each client adds a bit, whether its norm is at most C; C <- C exp(-rate (noisy share of ones - quantile)). Bits are centred to
-    +-1/2, so one client moves their sum by 1/2, and the noise on it costs as much as a multiplier of 2 sigma_b on a sum of
-    sensitivity 1.
+    Each client adds a bit, whether its norm is at most C; C <- C exp(-rate (noisy share of ones - quantile)). An update that is
+    replaced by zero is short: its bit turns from 0 to 1, so the sum of bits has sensitivity 1, and the noise on it costs as much
+    as a multiplier of sigma_b. (The paper adds and removes clients and centres the bits: sensitivity 1/2, multiplier 2 sigma_b.)
 
     Attributes:
         cohort: the fixed divisor, as in `CentralMechanism`.
@@ -150,16 +162,16 @@ class AdaptiveClipping:
         return self.cohort / 20 if self.bit_noise is None else self.bit_noise
 
     def update_noise(self, noise_multiplier: float) -> float:
-        """z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2): with it on the updates, both releases together cost as much as z alone.
+        """z_delta = (z^-2 - sigma_b^-2)^(-1/2): with it on the updates, both releases together cost as much as z alone.
 
         Raises:
             ConfigError: the bits alone would cost more than z.
         """
-        left = noise_multiplier**-2 - (2 * self.sigma_b) ** -2
+        left = noise_multiplier**-2 - self.sigma_b**-2
         if left <= 0:
             raise ConfigError(
                 f"Noise of {self.sigma_b:g} on the clipping bits cannot be part of a noise multiplier of {noise_multiplier:g}: "
-                f"use more than {noise_multiplier / 2:g}, or a larger cohort."
+                f"use more than {noise_multiplier:g}, a larger cohort, or a larger epsilon."
             )
         return float(left**-0.5)
 
@@ -170,6 +182,6 @@ class AdaptiveClipping:
             below: how many of the round's updates had a norm up to `clip`.
             count: how many updates there were.
         """
-        noise = float(random.normal(1, self.sigma_b)[0])
+        noise, below = float(random.normal(1, self.sigma_b)[0]), min(max(below, 0), count)
         share = (below - count / 2 + noise) / self.cohort + 0.5
         return clip * math.exp(-self.rate * (share - self.quantile))

@@ -69,7 +69,26 @@ def test_the_noise_on_the_sum_is_z_times_the_clip_however_many_replied(replies: 
         total.add(np.zeros(100_000))
     mean = total.release(SecureRandom(KEY))
     assert mean.std() * 50 == pytest.approx(0.8 * 3.0, rel=0.02)
-    assert mechanism.std == pytest.approx(0.8 * mechanism.sensitivity)
+    assert mechanism.std(100_000) == pytest.approx(0.8 * mechanism.sensitivity(100_000))
+
+
+@pytest.mark.parametrize("z", [0.5, 6.4])
+def test_which_means_are_possible_does_not_depend_on_the_sum(z: float) -> None:
+    """Noise on float32's grid and a sum off it would leave the sum's low bits in the open."""
+    mechanism, source = CentralMechanism(clip=1.0, noise_multiplier=z, cohort=3.0), np.random.default_rng(0)
+    for _ in range(3):
+        total = CentralSum(mechanism, 10_000)
+        for _ in range(3):
+            total.add(source.normal(0, 0.01, 10_000))
+        released = total.release(SecureRandom()) * 3.0 / mechanism.grid
+        assert np.array_equal(np.rint(released), np.rint(released.round(6)))
+        assert np.abs(released - np.rint(released)).max() < 1e-6
+
+
+def test_all_rounding_is_charged_to_the_sensitivity() -> None:
+    exact, coarse = (CentralMechanism(1.0, 2.0, 3.0, step) for step in (0.0, 1e-3))
+    assert coarse.sensitivity(10_000) == pytest.approx(exact.sensitivity(10_000) + 0.1)
+    assert 1.0 < exact.sensitivity(1_500_000) < 1.01
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,7 +101,7 @@ def test_one_client_moves_the_sum_by_at_most_the_sensitivity(updates: np.ndarray
         if row:
             without.add(update)
     same_noise = with_all.release(SecureRandom(KEY)), without.release(SecureRandom(KEY))
-    assert float(np.linalg.norm(same_noise[0] - same_noise[1])) * 7.0 <= mechanism.sensitivity * (1 + 1e-9)
+    assert float(np.linalg.norm(same_noise[0] - same_noise[1])) * 7.0 <= mechanism.sensitivity(6) * (1 + 1e-9)
 
 
 def test_a_mean_is_released_once_and_takes_no_update_afterwards() -> None:
@@ -108,19 +127,25 @@ def test_a_mechanism_without_clip_noise_or_cohort_is_refused(bad: tuple[float, f
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.3, 20.0), st.floats(1.0, 100.0))
 def test_updates_and_bits_together_cost_what_the_whole_multiplier_costs(z: float, ratio: float) -> None:
-    """The bits are centred, so their sensitivity is 1/2 and their noise counts as a multiplier of 2 sigma_b."""
-    clipping = AdaptiveClipping(cohort=100.0, bit_noise=z * ratio)
+    """An update that is zeroed turns its bit from 0 to 1: sensitivity 1, a multiplier of sigma_b."""
+    clipping = AdaptiveClipping(cohort=100.0, bit_noise=z * (1 + ratio))
     split = clipping.update_noise(z)
     assert split > z
-    together = spent_epsilon([Release(split, 1.0, 1), Release(2 * clipping.sigma_b, 1.0, 1)], 1e-5)
+    together = spent_epsilon([Release(split, 1.0, 1), Release(clipping.sigma_b, 1.0, 1)], 1e-5)
     assert together == pytest.approx(spent_epsilon([Release(z, 1.0, 1)], 1e-5), rel=1e-6)
 
 
 def test_the_papers_choice_of_bit_noise_hardly_costs_the_updates_anything() -> None:
-    """Andrew et al. 2021 choose sigma_b = m / 20; with 100 clients and z = 1 the updates' noise grows by half a percent."""
+    """Andrew et al. 2021 choose sigma_b = m / 20; with 100 clients and z = 1 the updates' noise grows by two percent."""
     clipping = AdaptiveClipping(cohort=100.0)
     assert clipping.sigma_b == 5.0
-    assert clipping.update_noise(1.0) == pytest.approx(1.005, abs=1e-3)
+    assert clipping.update_noise(1.0) == pytest.approx(1.0206, abs=1e-3)
+
+
+def test_a_bit_count_that_devices_made_up_is_cut_to_what_is_possible() -> None:
+    still = AdaptiveClipping(cohort=100.0, bit_noise=1e-9)
+    assert still.next_clip(1.0, 10**9, 100, SecureRandom(KEY)) == still.next_clip(1.0, 100, 100, SecureRandom(KEY))
+    assert still.next_clip(1.0, -5, 100, SecureRandom(KEY)) == still.next_clip(1.0, 0, 100, SecureRandom(KEY))
 
 
 def test_bits_that_would_cost_more_than_everything_are_refused() -> None:

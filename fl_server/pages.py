@@ -1,0 +1,265 @@
+"""The pages for people on the HTTPS port: what this server is, how far it is, its models. The gate of `superlink` leads here.
+
+They are for anybody on the network, read-only, and need no script. What may be shown is decided in `fl_server.web.facts`.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from common.canonical import sha256
+from common.certificates import fingerprint, load_certificate
+from common.identity import PublicKey, grouped
+from fl_server.seats import Seats, network_of
+from fl_server.server_folder import ServerFolder
+from fl_server.web.downloads import TYPES, Downloads, Limits, OpenFile, Stream
+from fl_server.web.facts import STATES, Facts, FactsReader
+from fl_server.web.plot import draw
+from models.manifest import MANIFEST, NOT_PRIVATE
+
+log = logging.getLogger("emofl.server")
+
+WEB = Path(__file__).parent / "web"
+
+FRESH = 1.0
+"""Seconds for which one look at the server's folder answers everybody."""
+THREADS = 4
+LONGEST_TABLE = 50
+
+ALWAYS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+"""Headers of every answer. No HSTS: with an authority of its own it would lock out people whose browser does not know it yet."""
+
+UNITS = {"record": "one face", "client": "all faces of a device"}
+"""Whom a promise of privacy protects."""
+
+HTML = "text/html; charset=utf-8"
+FOR_EVER = "public, max-age=31536000, immutable"
+ASK_AGAIN = "no-cache"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    start: Response
+    models: Response
+    status: Response
+    newest: str | None
+
+
+class Pages:
+    """ASGI application for GET and HEAD, to be run in one event loop.
+
+    Args:
+        publisher: whose signature a version needs to be shown or given out.
+        ca_pem: the certificate of the server's authority.
+    """
+
+    def __init__(self, folder: ServerFolder, publisher: PublicKey, ca_pem: bytes, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._seats = Seats(self._limits.downloads, self._limits.per_address)
+        self._reader, self._downloads = FactsReader(folder, publisher), Downloads(folder.registry, publisher)
+        self._templates = _templates()
+        self._known = {"ca_fingerprint": fingerprint(load_certificate(ca_pem)), "publisher_fingerprint": publisher.fingerprint}
+        # Threads of its own: a crowd that reads pages takes none of those that admit devices.
+        self._threads = ThreadPoolExecutor(THREADS, "pages")
+        self._looking, self._until, self._trouble = asyncio.Lock(), 0.0, ""
+        self._rendered: _Rendered | None = None
+        fixed = {
+            "/style.css": ((WEB / "style.css").read_bytes(), "text/css; charset=utf-8", "max-age=300"),
+            "/favicon.svg": ((WEB / "favicon.svg").read_bytes(), "image/svg+xml", "max-age=86400"),
+            "/ca.pem": (ca_pem, "application/pem-certificate-chain", ASK_AGAIN),
+            "/models/publisher.pub": (publisher.pem(), "application/x-pem-file", ASK_AGAIN),
+            "/healthz": (b"ok\n", "text/plain; charset=utf-8", "no-store"),
+        }
+        routes = [Route(path, partial(_give, _response(*what))) for path, what in fixed.items()]
+        routes += [
+            Route("/", partial(self._page, "start")),
+            Route("/status.json", partial(self._page, "status")),
+            Route("/models", partial(_give, RedirectResponse("/models/", 308))),
+            Route("/models/", partial(self._page, "models")),
+            Route("/models/latest/{file}", self._latest),
+            Route("/models/{version}/{file}", self._download),
+        ]
+        self._app = Starlette(routes=routes, exception_handlers={HTTPException: self._refuse})
+        self._app.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in ALWAYS.items())]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+    async def _page(self, name: str, request: Request) -> Response:
+        return await _give(getattr(await self._now(), name), request)
+
+    async def _latest(self, request: Request) -> Response:
+        newest, name = (await self._now()).newest, request.path_params["file"]
+        if newest is None or name not in TYPES:
+            raise HTTPException(404)
+        return RedirectResponse(f"/models/{newest}/{name}", 302, {"cache-control": ASK_AGAIN})
+
+    async def _download(self, request: Request) -> Response:
+        version, name = request.path_params["version"], request.path_params["file"]
+        address = network_of(request.client.host) if request.client else ""
+        if not self._seats.take(address):
+            raise HTTPException(503, headers={"retry-after": "5"})
+        file: OpenFile | None = None
+
+        def done() -> None:
+            self._seats.leave(address)
+            if file is not None:
+                file.content.close()
+
+        streams = False
+        try:
+            file = await self._in_thread(self._downloads.open, version, name)
+            if file is None:
+                raise HTTPException(404)
+            headers = {
+                "content-type": TYPES[name],
+                "content-length": str(file.size),
+                "etag": f'"{file.digest}"',
+                "cache-control": FOR_EVER,
+            }
+            if name != MANIFEST:
+                headers["content-disposition"] = f'attachment; filename="emofl-{version}-{name}"'
+            if _is_known(request, headers["etag"]):
+                return _not_modified(headers)
+            if request.method == "HEAD":
+                return Response(headers=headers)
+            streams = True
+            return Stream(headers, partial(self._in_thread, file.read), self._limits.chunk_seconds, done)
+        finally:
+            if not streams:
+                done()
+
+    async def _now(self) -> _Rendered:
+        async with self._looking:
+            if self._rendered is None or time.monotonic() >= self._until:
+                try:
+                    self._rendered = await self._in_thread(self._render)
+                    self._trouble = ""
+                except Exception as error:
+                    # Whatever is wrong in the folder is logged once, not with every visitor.
+                    if repr(error) != self._trouble:
+                        self._trouble = repr(error)
+                        log.exception("The pages cannot be made.")
+                    raise HTTPException(503, headers={"retry-after": "5"}) from error
+                self._until = time.monotonic() + FRESH
+            return self._rendered
+
+    def _render(self) -> _Rendered:
+        facts = self._reader.read()
+        words = self._known | {"facts": facts} | _words(facts)
+        start, models = (
+            _response(self._templates.get_template(f"{name}.html").render(words, here=name).encode(), HTML, ASK_AGAIN)
+            for name in ("index", "models")
+        )
+        status = json.dumps(facts.as_json(), indent=2, allow_nan=False).encode() + b"\n"
+        newest = facts.newest.name if facts.newest else None
+        return _Rendered(start, models, _response(status, "application/json", ASK_AGAIN), newest)
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        heading, sentence = {
+            404: ("Not here", "There is no such page, or the registry does not keep this version."),
+            405: ("Only for reading", "These pages answer GET and HEAD."),
+        }.get(status, ("Not now", "The server cannot answer this at the moment; try again in a few seconds."))
+        content = self._templates.get_template("error.html").render(heading=heading, sentence=sentence, here="")
+        headers = {"cache-control": "no-store"} | dict(getattr(error, "headers", None) or {})
+        return Response(content, status, headers, HTML)
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+
+
+async def _give(response: Response, request: Request) -> Response:
+    headers = dict(response.headers)
+    return _not_modified(headers) if _is_known(request, headers.get("etag")) else response
+
+
+def _response(content: bytes, media: str, cache: str) -> Response:
+    return Response(content, headers={"content-type": media, "cache-control": cache, "etag": f'"{sha256(content)}"'})
+
+
+def _is_known(request: Request, etag: str | None) -> bool:
+    given = [word.strip().removeprefix("W/") for word in request.headers.get("if-none-match", "").split(",")]
+    return etag is not None and (etag in given or "*" in given)
+
+
+def _not_modified(headers: dict[str, str]) -> Response:
+    return Response(status_code=304, headers={name: headers[name] for name in ("etag", "cache-control")})
+
+
+def _words(facts: Facts) -> dict[str, Any]:
+    """What the templates say beside the facts."""
+    run, endpoint = facts.run, facts.endpoint
+    manifest = facts.newest.manifest if facts.newest else None
+    promises = [one for one in (manifest.privacy, manifest.client_privacy) if one and one.private] if manifest else []
+    warning = ""
+    if run is not None and not run.private:
+        warning = "This run trains without differential privacy; its models may reveal faces they were trained on."
+    elif manifest is not None and not promises:
+        warning = f"The newest model was {manifest.privacy.statement.removeprefix(f'{NOT_PRIVATE}: ')}"
+    epsilon, unit, delta = "–", "", None
+    if promises:
+        epsilon, unit, delta = promises[0].stated_epsilon, promises[0].unit, promises[0].delta
+    elif run is not None and run.config.privacy.private:
+        epsilon, unit, delta = f"{run.config.privacy.epsilon:g}", "record", run.config.privacy.delta
+    elif run is not None and run.private:
+        epsilon, unit, delta = f"{run.config.client_level.epsilon:g}", "client", run.config.client_level.delta
+    note = f"at most, for {UNITS[unit]}, at delta {delta:g}".replace("-", "\u2011") if unit in UNITS else ""
+    measured = [point for point in run.points if point.accuracy is not None] if run else []
+    return {
+        "run": run,
+        "done": run.last.round if run and run.last else 0,
+        "state": STATES[run.state] if run else STATES["no-run"],
+        "address": f"{endpoint.address}:{endpoint.fleet_port}" if endpoint else "this address",
+        "epsilon": epsilon,
+        "epsilon_note": note,
+        "warning": warning,
+        "statements": [one.statement for one in promises],
+        "plot": draw(run.points, run.rounds, len(run.config.model.classes)) if run else None,
+        "table": measured[-LONGEST_TABLE:][::-1],
+        "measured": len(measured),
+    }
+
+
+def _templates() -> Environment:
+    environment = Environment(loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, auto_reload=False)
+    environment.filters |= {
+        "percent": lambda part: "–" if part is None else f"{100 * part:.1f} %",
+        "grouped": grouped,
+        "when": lambda stamp: stamp[:16].replace("T", " "),
+        "size": lambda size: f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB",
+    }
+    return environment

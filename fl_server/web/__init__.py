@@ -1,0 +1,1 @@
+"""What `fl_server.pages` shows: facts and plot made here, templates and style beside them."""

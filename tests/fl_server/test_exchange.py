@@ -1,0 +1,96 @@
+import time
+from collections.abc import Iterable
+
+import pytest
+from flwr.app import Message, RecordDict
+
+import fl_server.exchange as module
+from common.errors import RunError
+from fl_server.exchange import SPARE, Exchange
+from tests.fl_server.grids import Answer, ScriptedGrid
+
+
+def messages(count: int) -> list[Message]:
+    return [Message(RecordDict(), dst_node_id=node, message_type="train") for node in range(count)]
+
+
+def echo(message: Message) -> Message:
+    return Message(RecordDict(), reply_to=message)
+
+
+def explode(message: Message) -> Message:
+    raise RuntimeError
+
+
+def silent(message: Message) -> None:
+    return None
+
+
+def grid(**special: Answer) -> ScriptedGrid:
+    """Eight devices that answer, but for the `d3=...` that are given."""
+    return ScriptedGrid({node: special.get(f"d{node}", echo) for node in range(8)})
+
+
+def test_an_error_that_flower_reports_carries_the_id_of_the_device_that_was_asked() -> None:
+    replies = list(Exchange(grid(d3=explode), 0.001).ask(messages(8), 5))
+    assert sorted(reply.metadata.src_node_id for reply in replies) == list(range(8))
+    assert [reply.metadata.src_node_id for reply in replies if reply.has_error()] == [3]
+
+
+def test_silent_devices_are_waited_for_until_the_time_is_up() -> None:
+    began = time.monotonic()
+    replies = list(Exchange(grid(d3=silent), 0.001).ask(messages(8), 0.3))
+    assert len(replies) == 7
+    assert time.monotonic() - began >= 0.3
+
+
+def test_once_most_have_answered_the_others_get_a_multiple_of_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST", 0.05)
+    assert len(list(Exchange(grid(d3=silent, d4=silent), 0.001).ask(messages(8), 3600, patience=2.0))) == 6
+
+
+def test_nobody_is_hurried_while_few_have_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST", 0.01)
+    began = time.monotonic()
+    replies = list(Exchange(grid(d3=silent, d4=silent, d5=silent), 0.001).ask(messages(8), 0.4, patience=1.0))
+    assert len(replies) == 5
+    assert time.monotonic() - began >= 0.4
+
+
+def test_a_late_reply_is_fetched_and_dropped_with_the_next_question() -> None:
+    class Late(ScriptedGrid):
+        late = True
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            identifiers = list(message_ids)
+            if self.late and any(reply.metadata.src_node_id == 3 for name in identifiers for reply in self._replies[name]):
+                return []
+            return super().pull_messages(identifiers)
+
+    found = Late(dict.fromkeys(range(4), echo))
+    exchange = Exchange(found, 0.001)
+    assert len(list(exchange.ask(messages(4), 0.1))) == 3
+    assert sum(map(len, found._replies.values())) == 1
+    found.late = False
+    assert len(list(exchange.ask(messages(4), 5))) == 4
+    assert sum(map(len, found._replies.values())) == 0
+
+
+def test_who_has_heard_enough_leaves_the_rest_to_be_dropped() -> None:
+    found = grid()
+    exchange = Exchange(found, 0.001)
+    for _ in exchange.ask(messages(8), 5):
+        break
+    list(exchange.ask(messages(1), 5))
+    assert sum(map(len, found._replies.values())) == 0
+
+
+def test_a_message_lives_little_longer_than_its_reply_is_waited_for() -> None:
+    asked = messages(2)
+    list(Exchange(grid(), 0.001).ask(asked, 7))
+    assert {message.metadata.ttl for message in asked} == {7 + SPARE}
+
+
+def test_a_stopped_run_stops_asking() -> None:
+    with pytest.raises(RunError, match="resume it"):
+        list(Exchange(grid(), 0.001, lambda: True).ask(messages(8), 5))
