@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from common.arrays import Arrays, flatten, unpack
-from common.messages import SumHeader, TrainReply, TrainRequest, encode_sum
+from common.messages import SumHeader, TrainReply, TrainRequest, encode_sum, joining
 from common.sum_encoding import sum_encoding
 from fl_client import app, folder_device, node_process, supernode
 from fl_client.device import Device
@@ -58,7 +58,8 @@ def answer(self: Device, request: TrainRequest, packed: bytes) -> tuple[TrainRep
     flat, identity = flatten(update), self.identity()
     encoding = sum_encoding(len(flat), request.upload, request.client_level)
     self.sums.keep(request.run, request.round, self.number, Waiting(flat, request.digest(packed), encoding, identity))
-    return reply.model_copy(update={"identity": identity.public.raw.hex()}), None
+    joined = joining(request, identity, request.digest(packed))
+    return joined.model_copy(update={"run": reply.run, "round": reply.round}), None
 
 
 class Replayed(dict[str, bytes]):
