@@ -166,7 +166,7 @@ class Device:
         except PrivacyError as error:
             reason = "policy"
             log.warning("round %d: no part in the sum: %s", header.round, error)
-        except EmoflError as error:
+        except (EmoflError, OSError) as error:
             reason = "bad-request"
             log.error("round %d: no part in the sum: %s", header.round, error)
         except Exception:

@@ -1,6 +1,7 @@
 """Everything a run needs to go on after a crash, in one safetensors file that is replaced whole after each round."""
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from common.errors import RunError
 from common.files import write_atomic
 
 FORMAT = "emofl-checkpoint-1"
+COPIES, SPARE = 4, 8 * 2**20
+
+
+def lacks_room(path: Path) -> bool:
+    """Whether the disk of a run's checkpoint is too full for what a round leaves there.
+
+    That is the next checkpoint beside this one, the published model in two formats, and `SPARE` bytes for tables and logs.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    return shutil.disk_usage(path.parent).free < COPIES * size + SPARE
 
 
 @dataclass
@@ -37,11 +48,18 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Replace `path` atomically."""
+        """Replace `path` atomically.
+
+        Raises:
+            RunError: it cannot be written, as on a full disk; the checkpoint before it stays.
+        """
         meta = {"format": FORMAT, "run": self.run, "config": self.config_digest, "round": self.round, "history": self.history}
         tensors = {f"weights/{name}": value for name, value in self.weights.items()}
         tensors |= {f"server/{name}": np.asarray(value) for name, value in self.server_state.items()}
-        write_atomic(path, save(tensors, metadata={"emofl": json.dumps(meta)}))
+        try:
+            write_atomic(path, save(tensors, metadata={"emofl": json.dumps(meta)}))
+        except OSError as error:
+            raise RunError(f"The checkpoint {path} cannot be written: {error.strerror or error}.") from error
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import common.device_api  # noqa: F401  (before anything that imports grpc)
 from common import local_join
 from common.errors import EmoflError, RunError
-from common.files import write_once
+from common.files import no_room, write_once
 from common.identity import SigningKey
 from common.join_code import JoinCode
 from fl_server.authority import Authority
@@ -175,13 +175,15 @@ def serve(
                 if time.monotonic() - written > 2:
                     written = time.monotonic()
                     _write_status(plan, endpoint, state, devices.online())
-                trouble = ""
+                    trouble = ""
             except Exception as error:
-                if str(error) != trouble:
-                    trouble = str(error)
-                    log.exception("The server goes on.")
-                    said = str(error) if isinstance(error, EmoflError | OSError) else f"{type(error).__name__}; see {LOG}."
-                    say(f"{said} The server goes on.")
+                full, plain = no_room(error), isinstance(error, EmoflError | OSError)
+                why = f"There is no room left on the disk of {folder.path}." if full else str(error)
+                if why != trouble:
+                    trouble = why
+                    log.error("%s The server goes on.", why, exc_info=None if plain else error)
+                    if rounds is None or not full:  # else `rounds` has said it
+                        say(f"{why if plain else f'{type(error).__name__}; see {LOG}.'} The server goes on.")
             if plan.until_finished and state in ("finished", "failed"):
                 break
         with suppress(OSError):
