@@ -1,4 +1,4 @@
-# A server, three devices, five rounds; one device dies, another joins, and a camera loop follows the models. About two minutes.
+# A server, three devices, five rounds; one device dies, another joins, and a camera loop follows the models. Two to four minutes.
 set -eu
 for i in 1 2 3 4; do                             # or folders of your own: faces1/<emotion>/*.png
   [ -d faces$i ] || fl-sim draw faces$i --people 2 --seed $i --count 140

@@ -14,8 +14,8 @@ KEPT = 4
 """Replies of one device that may wait in memory; a device that is late again and again leaves unread ones."""
 
 ROOM = 4
-"""Replies of all devices that may be on their way or wait in memory at a time, small ones that are complete not counted: memory
-follows the model, not the number of devices. Who comes meanwhile is asked to come again."""
+"""Devices whose replies may be on their way or wait in memory at a time, small ones that are complete not counted: memory follows
+the model, not the number of devices. Who comes meanwhile is asked to come again. One device takes up one place, whatever it sends."""
 SMALL = 256 * 1024
 """Bytes of a reply that takes up no room: the steps of a secure sum, but for the masked update."""
 UNDERWAY = 180.0
@@ -123,14 +123,12 @@ class Replies:
         raise TooMuch(most)
 
     def _crowded(self) -> bool:
-        young = self._now() - UNDERWAY
-        places = 0
-        for reply in (reply for replies in self._by_node.values() for reply in replies):
-            if len(reply.held) < len(reply.objects):
-                places += reply.since > young
-            elif sum(reply.held.values()) > SMALL:
-                places += self._size_of(reply.name) > 0
-        return places >= ROOM
+        return sum(any(map(self._takes_room, replies)) for replies in self._by_node.values()) >= ROOM
+
+    def _takes_room(self, reply: _Reply) -> bool:
+        if len(reply.held) < len(reply.objects):
+            return reply.since > self._now() - UNDERWAY
+        return sum(reply.held.values()) > SMALL and self._size_of(reply.name) > 0
 
     def _most(self, run: int) -> int:
         return self._limits[run]() if run in self._limits else MOST_BYTES

@@ -87,9 +87,9 @@ def actor(real: Any, replayed: Replayed) -> Any:
 def stranger(real: Any) -> Any:
     """Flower's reply in another device's name."""
 
-    def deliver(self: Any, reply: Message, seconds: float) -> None:
+    def deliver(self: Any, reply: Message) -> None:
         reply.metadata.__dict__["_src_node_id"] = int(os.environ["OTHER"])
-        real(self, reply, seconds)
+        real(self, reply)
 
     return deliver
 

@@ -3,9 +3,11 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -104,6 +106,46 @@ def test_arrays_travel_in_pieces_of_the_size_that_was_asked_for(deployed: Deploy
     assert len(sizes) > given.nbytes / (64 * 1024)
     assert max(sizes) < 65 * 1024
     assert getattr(flower_array, CHUNK_KNOB) == 5 * 2**20
+
+
+SENT = {
+    "/v1/fleet/activate-node": {"public_key", "heartbeat_interval"},
+    "/v1/fleet/send-node-heartbeat": {"node", "heartbeat_interval"},
+    "/v1/fleet/pull-messages": {"node"},
+    "/v1/fleet/get-run": {"node", "run_id"},
+    "/v1/fleet/pull-object": {"node", "run_id", "object_id"},
+    "/v1/fleet/confirm-message-received": {"node", "run_id", "message_object_id"},
+    "/v1/fleet/push-messages": {"node", "messages_list", "message_object_trees", "clientapp_runtime_list"},
+    "/v1/fleet/push-object": {"node", "run_id", "object_id", "object_content", "session_id"},
+    "/v1/fleet/deactivate-node": {"node_id"},
+}
+"""All that a device tells the server by itself; what an object holds is for `tests/fl_client/test_secure_sum.py`."""
+ENVELOPE = {"run_id", "message_id", "src_node_id", "dst_node_id", "reply_to_message_id", "ttl", "message_type", "created_at"}
+
+
+def test_every_field_of_every_request_is_on_the_declared_list(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    requests: list[tuple[str, Any]] = []
+    send = FleetHttpClient._unary_unary
+
+    def record(self: FleetHttpClient, *, path: str, **rest: object) -> object:
+        requests.append((path, rest["request"]))
+        return send(self, path=path, **rest)  # type: ignore[arg-type]
+
+    def slow(message: Message, context: Context) -> Message:
+        time.sleep(0.05)
+        return Message(RecordDict({"a": ArrayRecord([np.zeros(3)])}), reply_to=message)
+
+    monkeypatch.setattr(FleetHttpClient, "_unary_unary", record)
+    answers(deployed, app_with(slow), [("train", RecordDict())])
+    for path, request in requests:
+        assert {field.name for field, _ in request.ListFields()} <= SENT[path], path
+    (reply,) = (request for path, request in requests if path.endswith("push-messages"))
+    assert list(reply.clientapp_runtime_list) == [0.0]
+    assert {field.name for field, _ in reply.messages_list[0].ListFields()} <= {"metadata", "content"}
+    assert reply.messages_list[0].content.ByteSize() == 0
+    assert {field.name for field, _ in reply.messages_list[0].metadata.ListFields()} <= ENVELOPE
 
 
 def test_of_an_error_the_server_learns_the_type_alone(deployed: Deployed) -> None:

@@ -162,3 +162,10 @@ def test_a_device_that_stopped_in_the_middle_holds_its_place_for_a_while_only(me
         replies.announce(99, RUN, "one-more", ["one-more"])
     clock[0] = UNDERWAY + 1
     assert replies.announce(99, RUN, "one-more", ["one-more"])
+
+
+def test_one_device_cannot_take_up_all_places(memory: Memory) -> None:
+    replies = replies_of(memory)
+    for number in range(3 * ROOM):
+        replies.announce(ANNA, RUN, f"invented-{number}", [f"invented-{number}", f"part-{number}"])
+    assert replies.announce(BEN, RUN, "honest", ["honest", "part"])
