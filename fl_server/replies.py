@@ -14,8 +14,8 @@ KEPT = 4
 """Replies of one device that may wait in memory; a device that is late again and again leaves unread ones."""
 
 ROOM = 4
-"""Devices whose replies may be on their way or wait in memory at a time, small ones that are complete not counted: memory follows
-the model, not the number of devices. Who comes meanwhile is asked to come again. One device takes up one place, whatever it sends."""
+"""Devices whose replies may be on their way or wait in memory at a time, small ones that are complete not counted: memory
+follows the model, not the number of devices. Who comes meanwhile is asked to come again. One device takes up one place."""
 SMALL = 256 * 1024
 """Bytes of a reply that takes up no room: the steps of a secure sum, but for the masked update."""
 UNDERWAY = 180.0

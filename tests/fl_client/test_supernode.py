@@ -120,7 +120,17 @@ SENT = {
     "/v1/fleet/deactivate-node": {"node_id"},
 }
 """All that a device tells the server by itself; what an object holds is for `tests/fl_client/test_secure_sum.py`."""
-ENVELOPE = {"run_id", "message_id", "src_node_id", "dst_node_id", "reply_to_message_id", "ttl", "message_type", "created_at"}
+ENVELOPE = {
+    "run_id",
+    "message_id",
+    "src_node_id",
+    "dst_node_id",
+    "reply_to_message_id",
+    "ttl",
+    "message_type",
+    "created_at",
+    "dst_task_id",
+}
 
 
 def test_every_field_of_every_request_is_on_the_declared_list(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:

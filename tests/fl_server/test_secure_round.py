@@ -283,7 +283,7 @@ def test_a_server_that_shows_one_device_other_weights_gets_nothing_from_it(tmp_p
     victim = Deceived(0.7)
     state, moved = run(tmp_path, [Member(0.2) for _ in range(4)] + [victim])
     assert np.allclose(moved, 0.2, atol=1e-6)
-    assert state.history[1]["left_out"] == {"bad-request": 1}
+    assert state.history[1]["left_out"] == {"malformed": 1}  # its proof is for the weights that it saw
     assert not any(len(content) > 5000 for content in victim.sent)
 
 
