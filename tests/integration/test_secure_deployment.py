@@ -190,11 +190,13 @@ def test_devices_that_hang_or_lie_are_left_out_and_the_run_goes_on(federation: F
     for name, fault in zip(liars, faults, strict=True):
         play(federation, name, 0.5, fault, OTHER=str(nodes["anna"]))
     seen = watch(federation, 2, 900)
+    reasons = {reason for fault in faults for reason in PARTS[fault]}
     for record in federation.records()[1:]:
-        assert record["accepted"] in (len(honest), len(honest) + 1)
-        reasons = {reason for fault in faults for reason in PARTS[fault]}
-        assert set(dict(record["left_out"])) <= reasons  # type: ignore[call-overload]
-    first = federation.records()[1]
-    assert first["accepted"] + sum(dict(first["left_out"]).values()) == len(honest) + len(liars)  # type: ignore[call-overload, operator]
+        left_out = dict(record["left_out"])  # type: ignore[call-overload]
+        assert record["accepted"] + sum(left_out.values()) == record["asked"], record
+        assert set(left_out) <= reasons, record
+    last = federation.records()[2]  # not all may be there in the first
+    assert len(honest) - 1 <= last["accepted"] <= len(honest) + 1  # type: ignore[operator]
+    assert sum(dict(last["left_out"]).values()) >= len(liars) - 2  # type: ignore[call-overload]
     assert seen
     assert "Traceback" not in federation.said("server")
