@@ -64,10 +64,7 @@ class ClippedMean:
         Raises:
             ReplyError: a value is not finite.
         """
-        flat = flatten(update)
-        norm = float(np.linalg.norm(flat.astype(np.float64)))
-        if not math.isfinite(norm):
-            raise ReplyError("The update holds values that are not finite.")
+        flat, norm = _measured(update)
         self._collected.add(flat)
         self.count += 1
         return min(norm, self._collected.mechanism.clip)
@@ -94,10 +91,7 @@ class RunningMean:
         Raises:
             ReplyError: a value is not finite, or the norm is too large; the sum is left as it was.
         """
-        flat = np.concatenate([update[name].ravel() for name in self._shape.shapes]).astype(np.float64)
-        norm = float(np.linalg.norm(flat))
-        if not math.isfinite(norm):
-            raise ReplyError("The update holds values that are not finite.")
+        flat, norm = _measured(update)
         if norm > self._shape.max_norm:
             raise ReplyError(f"The update's norm is {norm:.3g}; at most {self._shape.max_norm:g} is accepted.")
         self._sum += np.rint(flat * SCALE).astype(np.int64)
@@ -112,7 +106,17 @@ class RunningMean:
         """
         if self.count == 0:
             raise ReplyError("No update arrived.")
-        flat: NDArray[np.float32] = (self._sum / (SCALE * self.count)).astype(np.float32)
-        ends = np.cumsum([math.prod(shape) for shape in self._shape.shapes.values()])
-        parts = np.split(flat, ends[:-1])
-        return {name: part.reshape(shape) for (name, shape), part in zip(self._shape.shapes.items(), parts, strict=True)}
+        return unflatten((self._sum / (SCALE * self.count)).astype(np.float32), self._shape.shapes)
+
+
+def _measured(update: Arrays) -> tuple[NDArray[np.float64], float]:
+    """An update as one vector, and its L2 norm.
+
+    Raises:
+        ReplyError: a value is not finite.
+    """
+    flat = flatten(update).astype(np.float64)
+    norm = float(np.linalg.norm(flat))
+    if not math.isfinite(norm):
+        raise ReplyError("The update holds values that are not finite.")
+    return flat, norm

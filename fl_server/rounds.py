@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from torch import nn
 
@@ -171,30 +171,17 @@ class Rounds:
         cohort, participations, devices = self._choose(exchange.grid, number)
         wish = strategy.budget.begin(state.round, len(cohort), devices) if strategy.budget else None
         start = {name: state.weights[name] for name in strategy.shape.shapes}
-
         weights = pack(state.weights)
-        digests: list[bytes] = []
-
-        def content(mu: float) -> RecordDict:
-            request = self._request(number, participations, mu, wish)
-            digests.append(request.digest(weights))
-            return encode_request(request, weights)
+        request = self._request(number, participations, wish)
+        digest = request.digest(weights)
 
         def add_up(ready: Mapping[int, bytes]) -> SecureSum:
             encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, self.config.evaluation.federated)
             timeout = self.config.upload.step_timeout
-            return SecureRound(exchange, ready, self.run, number, digests[-1], encoding, timeout).sum()
+            return SecureRound(exchange, ready, self.run, number, digest, encoding, timeout).sum()
 
-        strategy.prepare(
-            cohort,
-            content,
-            start,
-            self.run,
-            self.config.upload,
-            partial(self.observers.on_reply, number),
-            add_up,
-            lambda: digests[-1],
-        )
+        told = partial(self.observers.on_reply, number)
+        strategy.prepare(cohort, encode_request(request, weights), start, self.run, self.config.upload, told, add_up, digest)
         # 2. Ask, and add up what comes.
         before = ArrayRecord({name: Array(value) for name, value in start.items()})
         timeout, patience = self.config.server.round_timeout, self.config.server.patience
@@ -250,14 +237,14 @@ class Rounds:
         costs = [record["client_level"] for record in state.history if record.get("client_level")]
         return ClientLevel.resume(self.config.client_level, length, self.config.server.rounds, costs)
 
-    def _request(self, number: int, participations: int, mu: float, wish: ClientLevelRequest | None) -> TrainRequest:
+    def _request(self, number: int, participations: int, wish: ClientLevelRequest | None) -> TrainRequest:
         return TrainRequest(
             run=self.run,
             round=number,
             rounds=self.config.server.rounds,
             participations=participations,
             model=self.config.model,
-            train=self.config.train.model_copy(update={"proximal_mu": mu}),
+            train=self.config.train,
             privacy=self.config.privacy,
             upload=self.config.upload,
             evaluation_noise=self.config.evaluation.noise_multiplier if self.config.evaluation.federated else None,

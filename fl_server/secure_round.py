@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flwr.app import Message, MessageType
+from flwr.app import Message, MessageType, RecordDict
 
 from common.errors import IntegrityError, ReplyError
 from common.messages import Step, SumHeader, decode_sum, encode_sum
@@ -114,12 +114,13 @@ class SecureRound:
         enough: Callable[[], bool] = lambda: False,
     ) -> list[int]:
         """Give each member its message and the server machine what they answer; the members whose answer held."""
-        header, encoded = SumHeader(run=self._run, round=self._round, step=step), dict[int, bytes]()
+        header, made = SumHeader(run=self._run, round=self._round, step=step), dict[int, RecordDict]()
 
         def contents() -> Iterator[Message]:
             for member, message in messages.items():
-                content = encoded.setdefault(id(message), message.encode())
-                yield Message(encode_sum(header, content), dst_node_id=self._nodes[member], message_type=MessageType.TRAIN)
+                if id(message) not in made:  # some steps have one message for all
+                    made[id(message)] = encode_sum(header, message.encode())
+                yield Message(made[id(message)], dst_node_id=self._nodes[member], message_type=MessageType.TRAIN)
 
         answered: list[int] = []
         patience = math.inf if step == "mask" else PATIENCE

@@ -132,7 +132,7 @@ def perform(task: Task, stop: _Stop) -> None:
         grid.set_run(run_from_proto(given.run))
         rounds, publisher = build_rounds(task, stop)
         rounds.observers = Observers(publish=publisher.publish, published=publisher.published)
-        app = build_server_app(rounds, starting_point(task.run.config).weights)
+        app = build_server_app(rounds, publisher.start.weights)
         app(grid=grid, context=context_from_proto(given.context))
         status, detail = SubStatus.COMPLETED, ""
     finally:

@@ -60,48 +60,46 @@ class StreamingAverage(FedAvg):
     """
 
     cohort: Sequence[int] = ()
-    content: Callable[[float], RecordDict]
+    content: RecordDict
     shape: UpdateShape
     before: Arrays
     run: str
     upload: UploadConfig
     on_reply: Callable[[Tally], None]
     add_up: AddUp
-    digest: Callable[[], bytes]
+    digest: bytes
     budget: ClientLevel | None = None
     tally = Tally()
 
     def prepare(
         self,
         cohort: Sequence[int],
-        content: Callable[[float], RecordDict],
+        content: RecordDict,
         before: Arrays,
         run: str,
         upload: UploadConfig,
         on_reply: Callable[[Tally], None],
         add_up: AddUp,
-        digest: Callable[[], bytes],
+        digest: bytes,
     ) -> None:
         """Set what the next round needs.
 
         Args:
             cohort: node ids to ask.
-            content: message content, given FedProx's proximal weight (0 for the others).
+            content: what each of them is sent; FedProx's proximal weight is in the request.
             before: the trained parameters before the round.
             run: the run's name, which every reply must carry.
             upload: how updates travel.
             on_reply: told after each reply.
             add_up: where sums are secure, makes the sum of those who trained, given their identity keys by node id.
-            digest: of what was asked, once it was: what their proofs of identity are for.
+            digest: of what is asked: what their proofs of identity are for.
         """
         self.cohort, self.content, self.before, self.run, self.upload = cohort, content, before, run, upload
         self.on_reply, self.add_up, self.digest = on_reply, add_up, digest
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message per device of the cohort; all share one content."""
-        mu = config.get("proximal-mu", 0.0)
-        content = self.content(mu if isinstance(mu, float) else 0.0)
-        return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self.cohort]
+        return [Message(self.content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self.cohort]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add valid updates as they come; leave out, count and log all others. None when there was no valid one."""
@@ -122,7 +120,7 @@ class StreamingAverage(FedAvg):
                 elif (reply.run, reply.round) != (self.run, server_round):
                     raise ReplyError("it answers another round")
                 elif self.upload.secure:
-                    ready[node] = _new(joined(reply, self.digest()), ready)
+                    ready[node] = _new(joined(reply, self.digest), ready)
                     tally.accepted += 1
                 else:
                     tally.norms.append(mean.add(update))
