@@ -23,31 +23,42 @@ from common.identity import SigningKey
 from common.secagg import prg
 from common.secagg.client import Client, Limits
 from common.secagg.keys import SEALED_BYTES, AgreementKey, commitment, seal, unseal
-from common.secagg.ring import Ring
+from common.secagg.ring import Ring, narrowest
 from common.secagg.roster import Roster, advertise, sign_input, sign_survivors
 from common.secagg.server import Server
 from common.secagg.shamir import SHARE_BYTES, split
-from common.secagg.wire import Confirmation, Directory, Entries, MaskedInput, Shares, Terms, Unmasking, WireMessage
+from common.secagg.wire import Confirmation, Directory, Entries, MaskedInput, RingVector, Shares, Terms, Unmasking, WireMessage
 
 UPLOAD_TARGET = 1.73
-"""Bytes a device sends against the plain float32 update: what Bonawitz et al. 2017 report for 2^10 devices and 2^20 values."""
+"""Bytes a device sends against the plain update: what Bonawitz et al. 2017 report for 2^10 devices and 2^20 values."""
 
 VALUES_IN_FULL = 6_000_000_000
 """Values of masks that the server expands at most; beyond that, its time per mask is extrapolated."""
 
 CLIP = 1.0
+LARGEST_SHORT = 2**15 - 1
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A cohort, a model and how many drop out, in percent."""
+    """A cohort, a model and how many drop out, in percent; values of float32, or rounded to 16 bits, and so the plain upload."""
 
     members: int
     length: int
     dropped: int
+    short: bool = False
 
     def __str__(self) -> str:
-        return f"{self.members} devices, {self.length} values, {self.dropped} % dropped"
+        return f"{self.members} devices, {self.length} values{' of 16 bits' * self.short}, {self.dropped} % dropped"
+
+    @property
+    def ring(self) -> Ring:
+        return Ring(self.members, CLIP, narrowest(self.members, LARGEST_SHORT)) if self.short else Ring(self.members, CLIP)
+
+    @property
+    def plain(self) -> int:
+        """Bytes of an upload that is not secure."""
+        return (2 if self.short else 4) * self.length
 
 
 @dataclass
@@ -125,7 +136,9 @@ class Round:
     def __post_init__(self) -> None:
         n, costs = self.setup.members, self.costs
         identities = sorted((SigningKey.generate() for _ in range(n)), key=lambda key: key.public.raw)
-        self.terms = Terms("benchmark", 1, self.setup.length, bytes(32), tuple(key.public.raw for key in identities))
+        self.terms = Terms(
+            "benchmark", 1, self.setup.length, bytes(32), tuple(key.public.raw for key in identities), self.setup.ring.width
+        )
         self.peers = {member: StandIn(identity) for member, identity in enumerate(identities) if member}
         self.left = [member for member in self.peers if member > n * self.setup.dropped // 100]
         costs.receives(self.terms)
@@ -167,12 +180,13 @@ class Round:
         self.costs.receives(self.delivery)
 
     def mask(self) -> None:
-        ring, random = Ring(self.setup.members, CLIP), np.random.default_rng(0)
+        ring, random = self.setup.ring, np.random.default_rng(0)
         update = random.normal(0, 0.1, self.setup.length).astype(np.float32)
         with self.costs.of_device():
             own = self.device.mask(self.delivery, ring.encode(update, secrets.token_bytes))
         self.costs.sends(own)
-        noise, session = random.integers(0, 2**32, self.setup.length, dtype=np.uint32), self.server._session
+        noise = RingVector(random.integers(0, 2**ring.width, self.setup.length, dtype=np.uint32), ring.width)
+        session = self.server._session
         others = [MaskedInput(m, sign_input(session, self.delivery.sharers, m, self.peers[m].identity), noise) for m in self.left]
         with self.costs.of_server():
             for message in [own, *others]:
@@ -228,13 +242,13 @@ def show(results: dict[Setup, Costs]) -> None:
         mark = " *" if costs.masks > costs.timed else ""
         table.add_row(
             str(setup.members),
-            str(setup.length),
+            f"{setup.length:,}" + " x 16 bits" * setup.short,
             f"{setup.dropped} %",
             f"{costs.device:.3f}",
             f"{costs.server:.2f}{mark}",
             str(costs.masks),
             f"{costs.up / 1000:.0f}",
-            f"{costs.up / (4 * setup.length):.3f}",
+            f"{costs.up / setup.plain:.3f}",
             f"{costs.down / 1000:.0f}",
         )
     out.print(table)
@@ -253,14 +267,16 @@ def main(
     """Play rounds of several sizes and print seconds and bytes, then one line of JSON."""
     sizes = [(n, length) for n in (10, 100, 1000) for length in (100_000, 1_500_000)]
     setups = [Setup(n, length, dropped) for n, length in sizes for dropped in (0, 10, 30)]
+    setups += [Setup(n, 2**20, 0, short=True) for n in (10, 100, 1024)]
     if quick:
         setups = [Setup(n, 100_000, dropped) for n in (10, 100) for dropped in (0, 30)] + [Setup(1000, 100_000, 30)]
+        setups.append(Setup(10, 100_000, 0, short=True))
     results = {setup: Round(setup).play() for setup in setups}
     show(results)
     missed = [
-        f"{setup}: {costs.up / (4 * setup.length):.2f} times the plain upload instead of {UPLOAD_TARGET}"
+        f"{setup}: {costs.up / setup.plain:.2f} times the plain upload instead of {UPLOAD_TARGET}"
         for setup, costs in results.items()
-        if costs.up > UPLOAD_TARGET * 4 * setup.length
+        if costs.up > UPLOAD_TARGET * setup.plain
     ]
     rows = {
         str(setup): {
@@ -270,7 +286,7 @@ def main(
             "masks": costs.masks,
             "bytes_sent": costs.up,
             "bytes_received": costs.down,
-            "sent_against_plain": round(costs.up / (4 * setup.length), 4),
+            "sent_against_plain": round(costs.up / setup.plain, 4),
         }
         for setup, costs in results.items()
     }

@@ -18,11 +18,13 @@ from common.secagg.prg import SEED_BYTES, expand
 
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
-Precision = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "float16", "int16", "int8"]
 
-BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
+BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int16": 2, "int8": 1}
+INTEGERS: dict[Precision, int] = {"int16": 2**15 - 1, "int8": 2**7 - 1}
+"""The largest magnitude of what is sent."""
 SCALES = "scales"
-"""Beside int8 values: what one unit stands for, per array in the order of their names."""
+"""Beside integers: what one unit stands for, per array in the order of their names."""
 MOST_HEADER = 512 * 1024
 """Bytes that names and shapes may take up beside the values."""
 
@@ -49,7 +51,7 @@ def unflatten(flat: NDArray[np.float32], shapes: Shapes) -> Arrays:
 def pack(arrays: Arrays, precision: Precision = "float32", random: Callable[[int], bytes] = secrets.token_bytes) -> bytes:
     """As safetensors bytes; below float32 each value is rounded to one of its two neighbours, at random and unbiased.
 
-    Values that float16 cannot hold become its largest; int8 has one scale per array, its largest magnitude / 127.
+    Values that float16 cannot hold become its largest; integers have one scale per array, its largest magnitude / 127 or / 32767.
 
     Args:
         random: gives that many bytes, for rounding below float32.
@@ -64,10 +66,11 @@ def pack(arrays: Arrays, precision: Precision = "float32", random: Callable[[int
         if precision == "float16":
             sent[name] = _to_float16(value, chance)
         else:
-            scale = float(np.float32(np.abs(value).max(initial=0.0) / 127))
+            most = INTEGERS[precision]
+            scale = float(np.float32(np.abs(value).max(initial=0.0) / most))
             scales.append(scale)
-            sent[name] = np.asarray(np.clip(np.floor(value / (scale or 1.0) + chance), -127, 127), dtype=np.int8)
-    if precision == "int8":
+            sent[name] = np.asarray(np.clip(np.floor(value / (scale or 1.0) + chance), -most, most), dtype=precision)
+    if precision in INTEGERS:
         sent[SCALES] = np.array(scales, dtype=np.float32)
     return save(sent)
 
@@ -101,14 +104,14 @@ def unpack(content: bytes, shapes: Shapes | None = None, precision: Precision = 
         found = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ReplyError(f"The arrays cannot be unpacked ({type(error).__name__}).") from error
-    scales = found.pop(SCALES, None) if precision == "int8" else None
+    scales = found.pop(SCALES, None) if precision in INTEGERS else None
     if shapes is not None and set(found) != set(shapes):
         raise ReplyError("The parameters are not the ones that were asked for.")
     for name, value in found.items():
         if value.dtype != np.dtype(precision) or (shapes is not None and value.shape != tuple(shapes[name])):
             raise ReplyError(f"{name[:80]!r} is not {precision} of the shape that was asked for.")
-    if precision == "int8":
+    if precision in INTEGERS:
         if scales is None or scales.dtype != np.float32 or scales.shape != (len(found),):
-            raise ReplyError("The int8 values come without their scales.")
+            raise ReplyError(f"The {precision} values come without their scales.")
         return {name: found[name] * scale for name, scale in zip(sorted(found), scales, strict=True)}
     return {name: value.astype(np.float32, copy=False) for name, value in found.items()}

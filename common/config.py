@@ -128,20 +128,21 @@ class UploadConfig(Settings):
         secure: under secure aggregation: the server learns the sum of a cohort's updates and none of them.
         clip: largest magnitude of one value in a secure sum; what is beyond is cut off on the device.
         step_timeout: seconds that each step of a secure sum waits for devices.
-        precision: `float32`, `float16` or `int8`, where sums are not secure. Secure sums have 32-bit integers of their own.
+        precision: how a value is rounded. In secure sums: `float32`, 32-bit integers, as fine as the cohort allows; or `int16`,
+            16 bits and log2(cohort) more. Where sums are not secure: `float32`, `float16`, `int16` or `int8`.
     """
 
     secure: bool = True
     clip: float = Field(default=2.0, gt=0, le=1e3)
     step_timeout: float = Field(default=120.0, gt=0)
-    precision: Literal["float32", "float16", "int8"] = "float32"
+    precision: Literal["float32", "float16", "int16", "int8"] = "float32"
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.secure and self.precision != "float32":
+        if self.secure and self.precision not in ("float32", "int16"):
             raise ValueError(
-                f"precision {self.precision} (--upload) is for updates in the clear: secure sums are made of 32-bit integers; "
-                "leave it out, or add --no-secure-aggregation"
+                f"precision {self.precision} (--upload) is for updates in the clear: secure sums have float32 or int16; "
+                "choose one of these, or add --no-secure-aggregation"
             )
         return self
 

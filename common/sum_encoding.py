@@ -18,9 +18,12 @@ from common.privacy.client_level.central import clip_to_norm
 from common.privacy.client_level.distributed import DistributedMechanism, noisy_survivors
 from common.privacy.client_level.rotation import padded_length
 from common.privacy.mechanisms import SecureRandom
-from common.secagg.ring import Ring
+from common.secagg.packing import WIDEST
+from common.secagg.ring import Ring, narrowest
 from common.secagg.wire import Terms
 
+LARGEST_SHORT = 2**15 - 1
+"""Of a value of 16 bits."""
 MOST_FACES = 2.0**20
 """A device's counts come in units of this, and travel in units of the clip: what is more than it is cut off."""
 
@@ -49,6 +52,9 @@ class SumEncoding(Protocol):
     def vector_length(self) -> int:
         """Ring integers in an encoded update: `Terms.length`."""
 
+    def width(self, members: int) -> int:
+        """Bits of the ring for a cohort of so many: `Terms.width`."""
+
     def check(self, terms: Terms) -> None:
         """Raises:
         PrivacyError: with this cohort, the privacy that was asked for does not hold.
@@ -70,15 +76,29 @@ class FixedPoint:
     """Each value clipped to `clip` and rounded.
 
     An update with a NaN or an infinity counts as zero: a refusal, coming after training, would tell of this one update.
+
+    Attributes:
+        length: values of an update.
+        clip: largest magnitude of one.
+        short: rounded to 16 bits with the sign, so that log2(cohort) + 16 travel; otherwise as finely as 32 bits in all allow.
     """
 
     length: int
     clip: float
+    short: bool = False
 
     @property
     def vector_length(self) -> int:
         """As many as values."""
         return self.length
+
+    def width(self, members: int) -> int:
+        """As `SumEncoding`."""
+        return narrowest(members, LARGEST_SHORT) if self.short else WIDEST
+
+    def ring(self, terms: Terms) -> Ring:
+        """With the cohort's size."""
+        return Ring(len(terms.cohort), self.clip, terms.width)
 
     def check(self, terms: Terms) -> None:
         """Nothing is promised."""
@@ -86,24 +106,33 @@ class FixedPoint:
     def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
         """As `SumEncoding`."""
         values = update if np.isfinite(update).all() else np.zeros_like(update)
-        return Ring(len(terms.cohort), self.clip).encode(values, rounding)
+        return self.ring(terms).encode(values, rounding)
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
-        return DecodedSum(Ring(len(terms.cohort), self.clip).decode(total))
+        return DecodedSum(self.ring(terms).decode(total))
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Fixed-point numbers, and two counts of federated evaluation in units of `MOST_FACES`."""
+    """Fixed-point numbers as in `FixedPoint`, and two counts of federated evaluation in units of `MOST_FACES`."""
 
     length: int
     clip: float
+    short: bool = False
 
     @property
     def vector_length(self) -> int:
         """Two more than values."""
         return self.length + 2
+
+    @property
+    def _plain(self) -> FixedPoint:
+        return FixedPoint(self.vector_length, self.clip, self.short)
+
+    def width(self, members: int) -> int:
+        """As `SumEncoding`."""
+        return self._plain.width(members)
 
     def check(self, terms: Terms) -> None:
         """Both carry their record-level noise already."""
@@ -112,11 +141,11 @@ class Scored:
         """As `SumEncoding`; the last two values are the counts."""
         values = update.astype(np.float64)
         values[-2:] *= self.clip
-        return FixedPoint(self.vector_length, self.clip).encode(values, terms, rounding)
+        return self._plain.encode(values, terms, rounding)
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
-        found = FixedPoint(self.vector_length, self.clip).decode(total, terms).total
+        found = self._plain.decode(total, terms).total
         return DecodedSum(
             found[:-2], scored=(float(found[-2]) * MOST_FACES / self.clip, float(found[-1]) * MOST_FACES / self.clip)
         )
@@ -132,11 +161,20 @@ class Clipped:
 
     length: int
     clip: float
+    short: bool = False
 
     @property
     def vector_length(self) -> int:
         """One more than values."""
         return self.length + 1
+
+    @property
+    def _plain(self) -> FixedPoint:
+        return FixedPoint(self.vector_length, self.clip, self.short)
+
+    def width(self, members: int) -> int:
+        """As `SumEncoding`."""
+        return self._plain.width(members)
 
     def check(self, terms: Terms) -> None:
         """The noise is the server's."""
@@ -145,11 +183,11 @@ class Clipped:
         """As `SumEncoding`."""
         clipped = clip_to_norm(update, self.clip)
         short = self.clip * float(np.array_equal(clipped, update))
-        return Ring(len(terms.cohort), self.clip).encode(np.append(clipped, short), rounding)
+        return self._plain.ring(terms).encode(np.append(clipped, short), rounding)
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
-        ring = Ring(len(terms.cohort), self.clip)
+        ring = self._plain.ring(terms)
         found = ring.decode(total)
         return DecodedSum(found[:-1], ring.step, round(float(found[-1]) / self.clip))
 
@@ -166,9 +204,16 @@ class NoiseShares:
         """The next power of two, for the rotation."""
         return padded_length(self.length)
 
+    def width(self, members: int) -> int:
+        """As `SumEncoding`; as narrow as the noisy integers allow."""
+        return self._mechanism(members).ring.width
+
     def mechanism(self, terms: Terms) -> DistributedMechanism:
         """With the sizes of the sum's cohort."""
-        members, wish = len(terms.cohort), self.wish
+        return self._mechanism(len(terms.cohort))
+
+    def _mechanism(self, members: int) -> DistributedMechanism:
+        wish = self.wish
         return DistributedMechanism(members, noisy_survivors(members), self.length, wish.clip, wish.noise_multiplier, wish.bits)
 
     def check(self, terms: Terms) -> None:
@@ -192,6 +237,7 @@ class NoiseShares:
 
 def sum_encoding(length: int, upload: UploadConfig, wish: ClientLevelRequest | None, scored: bool = False) -> SumEncoding:
     """The encoding that a request asks for, for updates of `length` values, with counts beside them if they are `scored`."""
+    short = upload.precision == "int16"
     if wish is None:
-        return (Scored if scored else FixedPoint)(length, upload.clip)
-    return Clipped(length, wish.clip) if wish.mode == "central" else NoiseShares(length, wish)
+        return (Scored if scored else FixedPoint)(length, upload.clip, short)
+    return Clipped(length, wish.clip, short) if wish.mode == "central" else NoiseShares(length, wish)

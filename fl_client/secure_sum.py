@@ -130,6 +130,8 @@ def take_step(
             raise IntegrityError("The server invites to a sum of something else than what was trained.")
         if terms.request != waiting.digest:
             raise IntegrityError("The server gave other members of this sum another request, or other weights.")
+        if terms.width != waiting.encoding.width(len(terms.cohort)):
+            raise IntegrityError("The server invites to a sum of integers of another width than was asked for.")
         client = Client(terms, waiting.identity, known.admit(terms.cohort, waiting.identity.public.raw), Limits(smallest_cohort))
         waiting.encoding.check(terms)
         waiting.client, waiting.terms = client, terms

@@ -79,7 +79,8 @@ class SecureRound:
         length = encoding.vector_length
         self._nodes = sorted(ready, key=lambda node: ready[node])
         self._member = {node: member for member, node in enumerate(self._nodes)}
-        self._terms = Terms(run, round_number, length, digest, tuple(ready[node] for node in self._nodes))
+        cohort = tuple(ready[node] for node in self._nodes)
+        self._terms = Terms(run, round_number, length, digest, cohort, encoding.width(len(cohort)))
         self._server = Server(self._terms)
         self._most = 4 * length + 512 * len(ready) + 4096
         self._left_out: Counter[str] = Counter()

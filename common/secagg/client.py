@@ -38,6 +38,7 @@ from common.secagg.wire import (
     Entries,
     MaskedInput,
     Quorum,
+    RingVector,
     Shares,
     Survivors,
     Terms,
@@ -145,6 +146,8 @@ class Client:
         with self._step(Stage.MASK, Stage.CONFIRM):
             if vector.dtype != np.uint32 or vector.shape != (self._terms.length,):
                 raise IntegrityError(f"This round sums flat uint32 vectors of {self._terms.length} values.")
+            if int(vector.max(initial=0)) >> self._terms.width:
+                raise IntegrityError(f"This round sums integers of {self._terms.width} bits.")
             if not {self.member} <= set(delivery.sharers) <= set(self._keys):
                 raise IntegrityError("The delivery names members who did not advertise, or leaves this device out.")
             self._graph.check(delivery.sharers, self._limits.smallest_cohort)
@@ -156,8 +159,9 @@ class Client:
             plus, minus = self._pairwise_seeds()
             masked = vector.copy()
             prg.apply(masked, plus=[self._seed, *plus], minus=minus)
+            masked &= np.uint32(2**self._terms.width - 1)
             signature = sign_input(self._session, self._sharers, self.member, self._identity)
-            return MaskedInput(self.member, signature, masked)
+            return MaskedInput(self.member, signature, RingVector(masked, self._terms.width))
 
     def confirm(self, survivors: Survivors) -> Confirmation:
         """Sign the list of survivors, the only one that this device will sign in this round.

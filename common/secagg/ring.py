@@ -1,4 +1,4 @@
-"""Real vectors as integers modulo 2^32 and back: clip, scale, round at random. Overflow of the sum is impossible by construction.
+"""Real vectors as integers modulo 2^width and back: clip, scale, round at random. The sum cannot overflow, by construction.
 
 A device encodes its update with it before `client.Client.mask`; the server decodes the sum.
 """
@@ -10,38 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, IntegrityError
+from common.secagg.packing import NARROWEST, WIDEST
 from common.secagg.prg import SEED_BYTES, Random, expand
 
-HALF = 2**31 - 1
-"""The largest sum that 32 bits hold with a sign."""
+MOST_MEMBERS = 2**15
 
 CHUNK = 65_536
 
 
 @dataclass(frozen=True)
 class Ring:
-    """Fixed-point numbers for a cohort: `largest` = floor((2^31 - 1) / cohort), and `clip` becomes `largest`.
+    """Fixed-point numbers for a cohort: `largest` = floor((2^(width - 1) - 1) / cohort), and `clip` becomes `largest`.
 
-    So cohort * largest <= 2^31 - 1: whatever the devices hold, the sum does not wrap.
+    So cohort * largest <= 2^(width - 1) - 1: whatever the devices hold, the sum does not wrap.
 
     Attributes:
         cohort: devices invited, an upper bound on those in the sum.
         clip: every coordinate is clipped to [-clip, clip], in the update's own unit.
+        width: bits of the ring, 8 to 32; masked vectors have that many on their way. See `narrowest`.
     """
 
     cohort: int
     clip: float
+    width: int = WIDEST
 
     def __post_init__(self) -> None:
-        if not 1 <= self.cohort <= 2**15 or not (math.isfinite(self.clip) and self.clip > 0):
+        if not 1 <= self.cohort <= MOST_MEMBERS or not (math.isfinite(self.clip) and self.clip > 0):
             raise ConfigError(
-                f"A ring needs a cohort of 1 to {2**15} devices and a finite clip above 0, not {self.cohort} and {self.clip}."
+                f"A ring needs a cohort of 1 to {MOST_MEMBERS} devices and a finite clip above 0, "
+                f"not {self.cohort} and {self.clip}."
             )
+        if not NARROWEST <= self.width <= WIDEST or self.largest < 1:
+            raise ConfigError(f"A ring of {self.width} bits is too narrow or too wide for {self.cohort} devices.")
 
     @property
     def largest(self) -> int:
         """The largest magnitude of one device's integer."""
-        return HALF // self.cohort
+        return ((1 << (self.width - 1)) - 1) // self.cohort
 
     @property
     def bits(self) -> int:
@@ -82,15 +87,28 @@ class Ring:
         """
         if integers.ndim != 1 or (integers > self.largest).any() or (integers < -self.largest).any():
             raise IntegrityError(f"Integers for this ring are flat and within {self.largest} of zero.")
-        return integers.astype(np.uint32)
+        return self._to_ring(integers)
 
     def _to_ring(self, integers: NDArray[np.int64]) -> NDArray[np.uint32]:
-        return np.clip(integers, -self.largest, self.largest).astype(np.uint32)
+        return np.clip(integers, -self.largest, self.largest).astype(np.uint32) & np.uint32(2**self.width - 1)
 
     def decode_integers(self, total: NDArray[np.uint32]) -> NDArray[np.int64]:
         """The exact integer sum behind a sum in the ring."""
-        return np.ascontiguousarray(total).view(np.int32).astype(np.int64)
+        unused = WIDEST - self.width
+        return (np.left_shift(total, unused, dtype=np.uint32).view(np.int32) >> unused).astype(np.int64)
 
     def decode(self, total: NDArray[np.uint32]) -> NDArray[np.float64]:
         """The sum in the update's own unit."""
         return np.multiply(self.decode_integers(total), self.step, dtype=np.float64)
+
+
+def narrowest(cohort: int, largest: int) -> int:
+    """The width of the narrowest ring in which each of `cohort` devices has integers up to `largest` in magnitude.
+
+    Raises:
+        ConfigError: none of 32 bits has.
+    """
+    width = max(NARROWEST, (cohort * largest).bit_length() + 1)
+    if width > WIDEST:
+        raise ConfigError(f"Integers up to {largest} of {cohort} devices do not add up within {WIDEST} bits.")
+    return width

@@ -51,7 +51,7 @@ class Sum:
 
     Attributes:
         survivors: the members in the sum.
-        total: (length,) uint32, the sum of their vectors modulo 2^32.
+        total: (length,) uint32, the sum of their vectors modulo 2^width.
     """
 
     survivors: tuple[int, ...]
@@ -130,12 +130,16 @@ class Server:
             ReplyError: out of turn, a second one, of a wrong length, or not signed by the member for these sharers.
         """
         self._take(message.member, Phase.MASKING, self._inputs, self._sharers)
-        if len(message.vector) != self.terms.length:
-            raise ReplyError(f"Member {message.member} sent {len(message.vector)} values instead of {self.terms.length}.")
+        values, width = message.vector.values, message.vector.width
+        if (len(values), width) != (self.terms.length, self.terms.width):
+            raise ReplyError(
+                f"Member {message.member} sent {len(values)} values of {width} bits "
+                f"instead of {self.terms.length} of {self.terms.width}."
+            )
         signatures = ((message.member, message.signature),)
         _refuse_unless_verified(check_inputs, self.terms, self._session, self._sharers, signatures)
         self._inputs[message.member] = message.signature
-        self._total += message.vector
+        self._total += values
 
     def close_masking(self) -> dict[int, Survivors]:
         """What each survivor is sent next.
@@ -199,6 +203,7 @@ class Server:
         self.phase = Phase.OVER
         for plus, minus in self._masks_left():
             prg.apply(self._total, plus=plus, minus=minus)
+        self._total &= np.uint32(2**self.terms.width - 1)
         return Sum(self._survivors, self._total)
 
     def _masks_left(self) -> Iterator[tuple[list[bytes], list[bytes]]]:

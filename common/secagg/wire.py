@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from common.errors import IntegrityError
 from common.secagg.keys import SEALED_BYTES
+from common.secagg.packing import NARROWEST, WIDEST, pack_bits, packed_size, unpack_bits
 from common.secagg.shamir import SHARE_BYTES
 
-MAGIC, VERSION = b"EMSA", 1
+MAGIC, VERSION = b"EMSA", 2
 MEMBERS_LIMIT, LENGTH_LIMIT, RUN_LIMIT = 2**15, 2**27, 64
 """Devices in a cohort, values in a vector, bytes of a run's name."""
 KEY_BYTES, DIGEST_BYTES, SIGNATURE_BYTES = 32, 32, 64
@@ -154,17 +155,49 @@ class PerMember:
         return tuple((MEMBER.read(reader), reader.take(self.size)) for _ in range(reader.number(2)))
 
 
-class Vector:
-    """Flat uint32, little-endian on the wire."""
+class Width:
+    """Bits of a ring integer."""
 
     def check(self, value: Any) -> bool:
-        return isinstance(value, np.ndarray) and value.dtype == np.uint32 and value.ndim == 1 and len(value) <= LENGTH_LIMIT
+        return type(value) is int and NARROWEST <= value <= WIDEST
 
-    def write(self, value: NDArray[np.uint32]) -> bytes:
-        return len(value).to_bytes(4, "big") + value.astype("<u4", copy=False).tobytes()
+    def write(self, value: int) -> bytes:
+        return bytes([value])
 
-    def read(self, reader: Reader) -> NDArray[np.uint32]:
-        return np.frombuffer(reader.take(4 * reader.number(4)), dtype="<u4").astype(np.uint32, copy=False)
+    def read(self, reader: Reader) -> int:
+        return reader.number(1)
+
+
+@dataclass(frozen=True, eq=False)
+class RingVector:
+    """Flat uint32 `values`, each below 2^width."""
+
+    values: NDArray[np.uint32]
+    width: int = WIDEST
+
+
+class Vector:
+    """A `RingVector`: its width, the number of its values, and their bits as `packing` lays them out."""
+
+    def check(self, value: Any) -> bool:
+        if not (isinstance(value, RingVector) and Width().check(value.width) and isinstance(value.values, np.ndarray)):
+            return False
+        values = value.values
+        return (
+            values.dtype == np.uint32
+            and values.ndim == 1
+            and len(values) <= LENGTH_LIMIT
+            and int(values.max(initial=0)) >> value.width == 0
+        )
+
+    def write(self, value: RingVector) -> bytes:
+        return bytes([value.width]) + len(value.values).to_bytes(4, "big") + pack_bits(value.values, value.width)
+
+    def read(self, reader: Reader) -> RingVector:
+        width, count = reader.number(1), reader.number(4)
+        if not Width().check(width):
+            raise IntegrityError(f"Ring integers have {NARROWEST} to {WIDEST} bits, not {width}.")
+        return RingVector(unpack_bits(reader.take(packed_size(count, width)), count, width), width)
 
 
 MEMBER = Number(2, MEMBERS_LIMIT)
@@ -224,6 +257,7 @@ class Terms(WireMessage):
         length: values in a vector.
         request: SHA-256 of whatever else both must agree on: clip, model, privacy mechanism.
         cohort: identity keys of the invited devices; a member's number is its place in here.
+        width: bits of the ring's integers, 8 to 32: the sum is one modulo 2^width.
     """
 
     run: str
@@ -231,7 +265,8 @@ class Terms(WireMessage):
     length: int
     request: bytes
     cohort: tuple[bytes, ...]
-    code, kinds = 1, (Name(), Number(4, 2**32), Number(4, LENGTH_LIMIT + 1), Raw(DIGEST_BYTES), Identities())
+    width: int = WIDEST
+    code, kinds = 1, (Name(), Number(4, 2**32), Number(4, LENGTH_LIMIT + 1), Raw(DIGEST_BYTES), Identities(), Width())
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +313,7 @@ class MaskedInput(WireMessage):
 
     member: int
     signature: bytes
-    vector: NDArray[np.uint32]
+    vector: RingVector
     code, kinds = 6, (MEMBER, Raw(SIGNATURE_BYTES), Vector())
 
 

@@ -16,7 +16,7 @@ NUMBERS = hnp.arrays(
 )
 NAMES = st.text("abc.xyz_019", min_size=1, max_size=8).filter(lambda name: name != "scales")
 MODELS = st.dictionaries(NAMES, NUMBERS, max_size=4)
-PRECISIONS: list[Precision] = ["float32", "float16", "int8"]
+PRECISIONS: list[Precision] = ["float32", "float16", "int16", "int8"]
 
 
 def shapes_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
@@ -62,11 +62,13 @@ def test_int8_values_are_off_by_less_than_a_127th_of_the_largest(arrays: Arrays)
         assert (np.abs(again[name] - value) <= step * (1 + 1e-4) + 1e-37).all()
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", ["float16", "int16", "int8"])
 def test_rounding_leaves_the_mean_where_it_is(precision: Precision) -> None:
     value = {"w": np.array([0.3001, -0.70013, 1.0, 1e-3], np.float32)}
-    found = np.mean([unpack(pack(value, precision), shapes_of(value), precision)["w"] for _ in range(4000)], axis=0)
-    spacing = {"float16": np.spacing(value["w"].astype(np.float16)), "int8": 1 / 127}[precision]
+    found = np.mean(
+        [unpack(pack(value, precision), shapes_of(value), precision)["w"] for _ in range(4000)], axis=0, dtype=np.float64
+    )
+    spacing = {"float16": np.spacing(value["w"].astype(np.float16)), "int16": 1 / 32767, "int8": 1 / 127}[precision]
     assert (np.abs(found - value["w"]) < 5 * np.abs(np.float64(spacing)) / 2 / np.sqrt(4000)).all()
 
 
@@ -75,7 +77,7 @@ def test_what_float16_cannot_hold_becomes_its_largest() -> None:
     assert unpack(pack(value, "float16"), precision="float16")["w"].tolist() == [65504.0, -65504.0]
 
 
-@pytest.mark.parametrize(("precision", "each"), [("float32", 4), ("float16", 2), ("int8", 1)])
+@pytest.mark.parametrize(("precision", "each"), [("float32", 4), ("float16", 2), ("int16", 2), ("int8", 1)])
 def test_fewer_bits_are_fewer_bytes(precision: Precision, each: int) -> None:
     arrays = {"w": np.ones(100_000, np.float32), "b": np.ones(10, np.float32)}
     size = len(pack(arrays, precision))

@@ -63,3 +63,11 @@ def test_a_missing_toml_file_is_one_sentence(tmp_path: Path) -> None:
 def test_a_configuration_survives_json() -> None:
     config = make_config({"model": {"trainable": "head"}, "data": {"path": "/x/fer2013.csv"}})
     assert make_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_secure_sums_have_no_half_floats_and_no_bytes(precision: str) -> None:
+    with pytest.raises(ConfigError, match="secure sums have float32 or int16"):
+        make_config({"upload": {"precision": precision}})
+    assert make_config({"upload": {"precision": precision, "secure": False}}).upload.precision == precision
+    assert make_config({"upload": {"precision": "int16"}}).upload.secure

@@ -183,14 +183,14 @@ def test_a_step_out_of_turn_ends_the_sum_for_the_device(tmp_path: Path, step: st
         owners[0].device.sums.take("run-1", 1, 0)
 
 
-@pytest.mark.parametrize("change", ["run", "round", "length", "request", "stranger"])
+@pytest.mark.parametrize("change", ["run", "round", "length", "request", "width", "stranger"])
 def test_an_invitation_to_another_sum_than_was_trained_for_is_refused(tmp_path: Path, change: str) -> None:
     owners = [Owner(tmp_path, number) for number in range(3)]
     identities = trained(owners)
     if change == "stranger":
         identities = [SigningKey.generate().public.raw for _ in range(3)]
-    known = {"run": "run-1", "round": 1, "length": LENGTH, "request": request().digest(WEIGHTS)}
-    other = {"run": "run-2", "round": 2, "length": LENGTH - 1, "request": request().digest(WEIGHTS + b"x")}
+    known = {"run": "run-1", "round": 1, "length": LENGTH, "request": request().digest(WEIGHTS), "width": 32}
+    other = {"run": "run-2", "round": 2, "length": LENGTH - 1, "request": request().digest(WEIGHTS + b"x"), "width": 20}
     known |= {name: value for name, value in other.items() if name == change}
     invited = Terms(**known, cohort=tuple(sorted(identities)))  # type: ignore[arg-type]
     assert owners[0].step("advertise", invited.encode())[0].reason == "bad-request"

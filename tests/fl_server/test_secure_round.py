@@ -12,13 +12,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
 from common.arrays import flatten, pack
-from common.config import RunConfig, make_config
+from common.config import RunConfig, UploadConfig, make_config
 from common.errors import IntegrityError, PrivacyError, RunError
 from common.identity import SigningKey
 from common.messages import SECURE_SUM, decode_request, decode_sum, encode_reply, encode_request, encode_sum, joining
 from common.secagg.server import Server
 from common.secagg.wire import MaskedInput
-from common.sum_encoding import FixedPoint
+from common.sum_encoding import sum_encoding
 from fl_client.secure_sum import AnyDevice, SecureSums, Waiting, take_step
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT, Rounds
@@ -62,7 +62,7 @@ class Member:
 
     def train(self, message: Message) -> Message:
         request, weights = decode_request(message.content)
-        encoding = FixedPoint(sum(v.size for v in self.update().values()), request.upload.clip)
+        encoding = sum_encoding(sum(v.size for v in self.update().values()), request.upload, request.client_level)
         waiting = Waiting(flatten(self.update()), request.digest(weights), encoding, self.key)
         self.sums.keep(request.run, request.round, 0, waiting)
         return Message(encode_reply(joining(request, self.key, request.digest(weights))), reply_to=message)
@@ -125,6 +125,17 @@ def test_the_model_moves_by_the_mean_of_the_updates_and_the_record_says_so(tmp_p
     record = state.history[1]
     assert (record["asked"], record["accepted"], record["left_out"]) == (3, 3, {})
     assert record["update_norm"] == pytest.approx(0.3 * np.sqrt(7 * 1281), rel=1e-4)
+
+
+def test_values_of_16_bits_make_the_upload_smaller_and_the_mean_hardly_different(tmp_path: Path) -> None:
+    uploads = {}
+    for precision in ("float32", "int16"):
+        members = [Member(value) for value in (0.1, 0.2, 0.6)]
+        settings = config().model_copy(update={"upload": UploadConfig(precision=precision, step_timeout=0.3)})
+        _, moved = run(tmp_path / precision, members, settings)
+        assert np.allclose(moved, 0.3, atol={"float32": 1e-6, "int16": 2.0 / 32767}[precision])
+        uploads[precision] = max(map(len, members[0].sent))
+    assert uploads["int16"] == pytest.approx(uploads["float32"] * 18 / 32, abs=200), "three devices' sums have 18 bits"
 
 
 def test_no_device_sends_its_update_or_anything_that_follows_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from common.privacy.client_level.rounding import largest_squared_norm, round_con
 from common.privacy.client_level.samplers import Skellam
 from common.privacy.mechanisms import SecureRandom
 from common.secagg.graph import plan
-from common.secagg.ring import Ring
+from common.secagg.ring import Ring, narrowest
 
 SPREAD = 4.0
 """Standard deviations of a coordinate of the sum that `bits` hold; 4 as in Kairouz et al. 2021."""
@@ -63,7 +63,7 @@ class DistributedMechanism:
         clip: C, largest L2 norm of an update.
         noise_multiplier: z, standard deviation of the noise in the sum of `survivors` devices, in units of C.
         bits: width of the integers that hold the sum, to `SPREAD` standard deviations, when all updates are alike. It sets the
-            grid: more bits, finer steps. Sent are 32 in any case.
+            grid: more bits, finer steps. Sent are a few more, so that no sum of what devices may send wraps.
     """
 
     unit: ClassVar[Literal["client"]] = "client"
@@ -79,11 +79,10 @@ class DistributedMechanism:
             raise ConfigError(f"Of {self.members} devices, 1 to {self.members} survive, not {self.survivors}.")
         if not all(math.isfinite(v) and v > 0 for v in (self.clip, self.noise_multiplier)) or not 8 <= self.bits <= 24:
             raise ConfigError("Distributed noise needs a clip and a noise multiplier above 0, and 8 to 24 bits.")
-        room = math.ceil(self.scale * self.clip * (1 + 1e-9)) + 1 + self.share.largest
-        if room > self.ring.largest:
+        if self.members * self.room > 2**31 - 1:
             raise ConfigError(
-                f"{self.members} devices leave {self.ring.bits} bits to each in a 32-bit sum, too few for this noise: use fewer "
-                "bits or smaller cohorts."
+                f"Of a 32-bit sum, {self.members} devices leave too few bits to each for this noise: "
+                "use fewer bits or smaller cohorts."
             )
 
     @property
@@ -108,13 +107,19 @@ class DistributedMechanism:
 
     @property
     def ring_largest(self) -> int:
-        """The largest magnitude of one device's integers in the ring."""
+        """The largest magnitude of one device's integers in the widest ring."""
         return Ring(self.members, self.clip).largest
+
+    @property
+    def room(self) -> int:
+        """No integer that a device sends is larger than this: a coordinate, its rounding, and the sampler's bound."""
+        return math.ceil(self.scale * self.clip * (1 + 1e-9)) + 1 + self.share.largest
 
     @cached_property
     def ring(self) -> Ring:
-        """The ring of the secure sum; its `step` is 1 / s."""
-        return Ring(self.members, self.ring_largest / self.scale)
+        """The ring of the secure sum, as narrow as `room` allows; its `step` is 1 / s."""
+        width = narrowest(self.members, self.room)
+        return Ring(self.members, Ring(self.members, self.clip, width).largest / self.scale, width)
 
     @cached_property
     def squared_l2(self) -> int:

@@ -36,8 +36,8 @@ def identities(members: int) -> list[SigningKey]:
     return sorted(keys, key=lambda key: key.public.raw)
 
 
-def make_terms(keys: list[SigningKey], length: int = 16, run: str = "run", number: int = 1) -> Terms:
-    return Terms(run, number, length, bytes(32), tuple(key.public.raw for key in keys))
+def make_terms(keys: list[SigningKey], length: int = 16, run: str = "run", number: int = 1, width: int = 32) -> Terms:
+    return Terms(run, number, length, bytes(32), tuple(key.public.raw for key in keys), width)
 
 
 @dataclass
@@ -55,12 +55,13 @@ class Rehearsal:
     number: int = 1
     seed: int = 0
     smallest: int = 3
+    width: int = 32
     keys: list[SigningKey] = field(init=False)
     inputs: dict[int, MaskedInput] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = identities(self.members)
-        self.terms = make_terms(self.keys, self.length, self.run, self.number)
+        self.terms = make_terms(self.keys, self.length, self.run, self.number, self.width)
         self.roster = Roster(frozenset(self.terms.cohort))
         self.clients = {
             member: Client(self.terms, key, self.roster, Limits(self.smallest), Stream(1000 * self.seed + member))
@@ -68,7 +69,7 @@ class Rehearsal:
         }
         self.server = Server(self.terms)
         rng = np.random.default_rng(self.seed)
-        self.vectors = {m: rng.integers(0, 2**32, self.length, dtype=np.uint32) for m in self.clients}
+        self.vectors = {m: rng.integers(0, 2**self.width, self.length, dtype=np.uint32) for m in self.clients}
 
     def advertised(self, dropped: Collection[int] = NOBODY) -> Directory:
         self.advertisements = {m: client.advertise() for m, client in self.clients.items() if m not in dropped}

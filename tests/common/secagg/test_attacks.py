@@ -41,7 +41,7 @@ def pairwise_masks_off(rehearsal: Rehearsal, victim: int, key: AgreementKey) -> 
     for other in set(keys) - {victim}:
         seed = key.mask_seed(keys[other].mask_key, session, keys[victim].identity, keys[other].identity)
         (minus if victim < other else plus).append(seed)
-    vector = rehearsal.inputs[victim].vector.copy()
+    vector = rehearsal.inputs[victim].vector.values.copy()
     prg.apply(vector, plus=plus, minus=minus)
     return vector
 

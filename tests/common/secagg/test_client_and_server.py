@@ -12,7 +12,7 @@ from common.secagg import server as server_module
 from common.secagg.client import Client, Limits, Stage
 from common.secagg.ring import Ring
 from common.secagg.server import Phase
-from common.secagg.wire import Unmasking, WireMessage
+from common.secagg.wire import MaskedInput, RingVector, Unmasking, WireMessage
 from tests.common.secagg.rehearsal import Rehearsal, small_ring
 
 NEVER = 5
@@ -61,7 +61,7 @@ def test_the_sum_is_exact_over_the_survivors_or_the_round_fails_with_nothing_rev
     held = rehearsal.server._collected() if hasattr(rehearsal.server, "_survivors") else ()
     assert all(len(shares) < quorum for secrets_ in held for shares in secrets_.values()), "no secret can be put together"
     sums = [rehearsal.vectors[m] for m in range(members)] + [rehearsal.sum_of(rehearsal.inputs)]
-    seen = [message.vector for message in rehearsal.inputs.values()] + [rehearsal.server._total]
+    seen = [message.vector.values for message in rehearsal.inputs.values()] + [rehearsal.server._total]
     assert not any(np.mean(a == b) > 0.2 for a in sums for b in seen if rehearsal.inputs)
 
 
@@ -112,14 +112,37 @@ def test_a_real_update_comes_out_to_within_the_rounding() -> None:
     assert np.abs(ring.decode(rehearsal.result.total) - exact).max() < 6 * ring.step
 
 
+@pytest.mark.parametrize("width", [8, 21, 26, 31])
+def test_a_narrow_ring_adds_up_with_dropouts_and_sends_no_more_than_its_bits(width: int) -> None:
+    rehearsal = Rehearsal(8, length=1000, seed=width, width=width)
+    run(rehearsal, [NEVER, 2, NEVER, 3, *[NEVER] * 4])
+    left = [member for member in range(8) if member != 1]
+    total = sum(rehearsal.vectors[member].astype(np.uint64) for member in left) % 2**width
+    assert (rehearsal.result.total == total).all()
+    assert len(rehearsal.inputs[0].encode()) == 72 + 5 + 1000 * width // 8
+    assert max(message.vector.values.max() for message in rehearsal.inputs.values()) >= 2 ** (width - 1), "masks fill the width"
+
+
+def test_a_vector_of_another_width_is_refused_by_device_and_server() -> None:
+    rehearsal = Rehearsal(5, length=4, width=20)
+    rehearsal.advertised()
+    rehearsal.shared()
+    client, delivery = rehearsal.clients[0], rehearsal.deliveries[0]
+    wide = client.mask(delivery, rehearsal.vectors[0])
+    with pytest.raises(ReplyError, match="4 values of 21 bits instead of 4 of 20"):
+        rehearsal.server.add_masked(MaskedInput(0, wide.signature, RingVector(wide.vector.values, 21)))
+    with pytest.raises(IntegrityError, match="integers of 20 bits"):
+        rehearsal.clients[1].mask(rehearsal.deliveries[1], np.full(4, 2**20, dtype=np.uint32))
+
+
 def test_a_masked_vector_is_uniform_and_two_rounds_mask_the_same_vector_differently() -> None:
     one, two = Rehearsal(5, length=40_000, seed=1), Rehearsal(5, length=40_000, seed=2)
     for rehearsal in (one, two):
         rehearsal.vectors = {member: np.zeros(40_000, dtype=np.uint32) for member in range(5)}
         rehearsal.until_masked()
-        counts = np.bincount(rehearsal.inputs[0].vector >> np.uint32(24), minlength=256)
+        counts = np.bincount(rehearsal.inputs[0].vector.values >> np.uint32(24), minlength=256)
         assert ((counts - 40_000 / 256) ** 2 / (40_000 / 256)).sum() < 400, "chi-square, 255 degrees of freedom, p about 1e-8"
-    assert (one.inputs[0].vector == two.inputs[0].vector).mean() < 0.01
+    assert (one.inputs[0].vector.values == two.inputs[0].vector.values).mean() < 0.01
 
 
 def test_the_vector_that_is_handed_in_is_not_changed() -> None:
@@ -195,8 +218,8 @@ def test_the_server_refuses_forged_and_misshapen_messages_and_finishes_with_the_
     rehearsal.shared()
     messages = {m: c.mask(rehearsal.deliveries[m], rehearsal.vectors[m]) for m, c in rehearsal.clients.items()}
     stolen = type(messages[0])(0, messages[1].signature, messages[0].vector)
-    short = type(messages[0])(0, messages[0].signature, messages[0].vector[:-1])
-    for wrong, sentence in ((stolen, "signature"), (short, "15 values instead of 16")):
+    short = type(messages[0])(0, messages[0].signature, RingVector(messages[0].vector.values[:-1]))
+    for wrong, sentence in ((stolen, "signature"), (short, "15 values of 32 bits instead of 16 of 32")):
         with pytest.raises(ReplyError, match=sentence):
             rehearsal.server.add_masked(wrong)
     for member in range(1, 7):

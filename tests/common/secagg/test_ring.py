@@ -6,28 +6,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, IntegrityError
-from common.secagg.ring import HALF, Ring
+from common.secagg.ring import Ring, narrowest
 from tests.common.secagg.rehearsal import Stream
 
 
-@given(st.integers(1, 2**15))
-def test_the_sum_of_a_whole_cohort_at_its_largest_does_not_overflow(cohort: int) -> None:
-    ring = Ring(cohort, 1.0)
-    assert ring.cohort * ring.largest <= HALF < ring.cohort * (ring.largest + 1)
+@given(st.integers(1, 2**15), st.integers(17, 32))
+def test_the_sum_of_a_whole_cohort_at_its_largest_does_not_overflow(cohort: int, width: int) -> None:
+    ring = Ring(cohort, 1.0, width)
+    assert ring.cohort * ring.largest <= 2 ** (width - 1) - 1 < ring.cohort * (ring.largest + 1)
     for sign in (1, -1):
         one = ring.encode(np.array([sign * 1e30]), Stream(1))
-        total = (one.astype(np.uint64) * cohort % 2**32).astype(np.uint32)
+        assert one[0] < 2**width
+        total = (one.astype(np.uint64) * cohort % 2**width).astype(np.uint32)
         assert ring.decode_integers(total)[0] == sign * cohort * ring.largest
 
 
+@given(st.integers(1, 2**15), st.integers(1, 2**16))
+def test_the_narrowest_ring_holds_the_integers_and_one_bit_less_does_not(cohort: int, largest: int) -> None:
+    if cohort * largest > 2**31 - 1:
+        with pytest.raises(ConfigError, match="do not add up within 32 bits"):
+            narrowest(cohort, largest)
+        return
+    width = narrowest(cohort, largest)
+    assert Ring(cohort, 1.0, width).largest >= largest
+    assert width == 8 or (2 ** (width - 2) - 1) // cohort < largest
+
+
+def test_values_of_16_bits_of_a_thousand_and_24_devices_add_up_in_26() -> None:
+    assert narrowest(1024, 2**15 - 1) == 26
+
+
+@pytest.mark.parametrize(("cohort", "width"), [(1000, 10), (3, 7), (3, 33)])
+def test_a_ring_that_is_too_narrow_for_its_cohort_is_refused(cohort: int, width: int) -> None:
+    with pytest.raises(ConfigError, match="too narrow or too wide"):
+        Ring(cohort, 1.0, width)
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
-def test_the_decoded_sum_is_the_clipped_sum_up_to_one_step_per_device(cohort: int, clip: float, seed: int) -> None:
-    ring, rng = Ring(cohort, clip), np.random.default_rng(seed)
+@given(st.integers(1, 40), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1), st.sampled_from([17, 22, 32]))
+def test_the_decoded_sum_is_the_clipped_sum_up_to_one_step_per_device(cohort: int, clip: float, seed: int, width: int) -> None:
+    ring, rng = Ring(cohort, clip, width), np.random.default_rng(seed)
     updates = rng.normal(0, clip, (cohort, 50))
     total = np.zeros(50, dtype=np.uint32)
     for update in updates:
         total += ring.encode(update, secrets.token_bytes)
+    total &= np.uint32(2**width - 1)
     exact = np.clip(updates, -clip, clip).sum(axis=0)
     assert np.abs(ring.decode(total) - exact).max() <= cohort * ring.step * (1 + 1e-6) + 1e-9 * clip * cohort
 

@@ -16,6 +16,7 @@ from common.files import write_atomic
 from common.secagg import wire
 from common.secagg.graph import Graph, plan
 from common.secagg.keys import AgreementKey, Session, commitment, seal, unseal
+from common.secagg.packing import pack_bits, unpack_bits
 from common.secagg.prg import expand
 from common.secagg.ring import Ring
 from common.secagg.roster import check_directory
@@ -55,6 +56,17 @@ def ring_vectors() -> dict[str, Any]:
             {"cohort": cohort, "clip": clip, "largest": ring.largest, "rounding_key": key.hex(), "ring": encoded.tolist()}
         )
     return {"values": values, "cases": cases}
+
+
+def packing_vectors() -> dict[str, Any]:
+    values = np.array([0, 1, 5, 2**16, 2**20 - 1, 7], dtype=np.uint32)
+    good = [{"width": width, "bytes": pack_bits(values, width).hex()} for width in (20, 21, 26, 32)]
+    bad = [
+        {"why": "a byte too few", "width": 21, "bytes": good[1]["bytes"][:-2]},
+        {"why": "a byte too many", "width": 21, "bytes": good[1]["bytes"] + "00"},
+        {"why": "the last byte is not filled up with zeros", "width": 21, "bytes": good[1]["bytes"][:-2] + "c0"},
+    ]
+    return {"values": values.tolist(), "good": good, "bad": bad}
 
 
 def shamir_vectors() -> dict[str, Any]:
@@ -104,7 +116,7 @@ def graph_vectors() -> dict[str, Any]:
 
 def round_vectors() -> dict[str, Any]:
     """Four devices with known secrets; the last one drops out after it has shared. All messages of the round, and bent ones."""
-    round_ = Rehearsal(4, length=5, run="vectors", number=2, seed=3)
+    round_ = Rehearsal(4, length=5, run="vectors", number=2, seed=3, width=21)
     round_.advertised()
     round_.shared()
     round_.masked({3})
@@ -139,15 +151,15 @@ def round_vectors() -> dict[str, Any]:
         "bad_bytes": [
             {"why": "cut short", "type": "Advertisement", "bytes": first.encode()[:-1].hex()},
             {"why": "a byte too many", "type": "Advertisement", "bytes": first.encode().hex() + "00"},
-            {"why": "another version", "type": "Advertisement", "bytes": "454d534102" + first.encode()[5:].hex()},
+            {"why": "another version", "type": "Advertisement", "bytes": "454d534101" + first.encode()[5:].hex()},
             {"why": "another type", "type": "Confirmation", "bytes": first.encode().hex()},
             {"why": "members not ascending", "type": "Survivors", "bytes": lists.encode()[:6].hex() + "000200010000" + "0000"},
             {"why": "a member twice", "type": "Survivors", "bytes": lists.encode()[:6].hex() + "000200010001" + "0000"},
-            {"why": "more values than bytes", "type": "MaskedInput", "bytes": masked.encode()[:72].hex() + "ffffffff00000000"},
+            {"why": "more values than bytes", "type": "MaskedInput", "bytes": masked.encode()[:73].hex() + "ffffffff00000000"},
             {
                 "why": "both shares of one member",
                 "type": "Unmasking",
-                "bytes": b"EMSA\x01\x0a".hex() + "0000" + 2 * ("00010001" + "00" * 36),
+                "bytes": b"EMSA\x02\x0a".hex() + "0000" + 2 * ("00010001" + "00" * 36),
             },
             {"why": "an empty name of the run", "type": "Terms", "bytes": b"EMSA\x01\x01".hex() + "00" + "00" * 42},
         ],
@@ -160,13 +172,25 @@ def round_vectors() -> dict[str, Any]:
             {"why": "a member beyond the cohort", "bytes": Directory((*entries, (4, entries[3][1]))).encode().hex()},
             {
                 "why": "keys of another round",
-                "bytes": Directory(Rehearsal(4, length=5, run="vectors", number=3, seed=3).advertised().entries).encode().hex(),
+                "bytes": Directory(Rehearsal(4, length=5, run="vectors", number=3, seed=3, width=21).advertised().entries)
+                .encode()
+                .hex(),
             },
         ],
     }
 
 
+def test_published_packed_values_unpack_and_bad_ones_are_refused() -> None:
+    vectors = stored("packing")
+    for good in vectors["good"]:
+        assert unpack_bits(bytes.fromhex(good["bytes"]), 6, good["width"]).tolist() == vectors["values"]
+    for bad in vectors["bad"]:
+        with pytest.raises(IntegrityError):
+            unpack_bits(bytes.fromhex(bad["bytes"]), 6, bad["width"])
+
+
 MAKERS = {
+    "packing": packing_vectors,
     "prg": prg_vectors,
     "ring": ring_vectors,
     "shamir": shamir_vectors,
@@ -229,7 +253,7 @@ def test_published_bad_directories_are_refused_and_the_good_one_holds() -> None:
 
 def test_the_published_round_adds_up() -> None:
     vectors = stored("round")
-    total = np.array(vectors["vectors"][:3], dtype=np.uint64).sum(axis=0) % 2**32
+    total = np.array(vectors["vectors"][:3], dtype=np.uint64).sum(axis=0) % 2**21
     assert vectors["sum"] == total.tolist()
     assert Advertisement.decode(bytes.fromhex(vectors["messages"]["advertisements"][1])).member == 1
     assert MaskedInput.decode(bytes.fromhex(vectors["messages"]["masked"][2])).member == 2

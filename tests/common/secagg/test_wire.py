@@ -13,6 +13,7 @@ from common.secagg.wire import (
     Directory,
     MaskedInput,
     Quorum,
+    RingVector,
     Shares,
     Survivors,
     Terms,
@@ -26,7 +27,8 @@ MESSAGES: list[WireMessage] = [
     Directory(((0, b"\x01" * 128), (4, b"\x02" * 128))),
     Shares(1, b"\x05" * 32, ((0, b"\x01" * 100), (2, b"\x02" * 100))),
     Delivery((0, 1, 2), ((0, b"\x01" * 100), (2, b"\x02" * 100))),
-    MaskedInput(2, b"\x04" * 64, np.arange(5, dtype=np.uint32)),
+    MaskedInput(2, b"\x04" * 64, RingVector(np.arange(5, dtype=np.uint32))),
+    MaskedInput(2, b"\x04" * 64, RingVector(np.arange(100, dtype=np.uint32), 21)),
     Survivors((0, 2), ((0, b"\x01" * 64),)),
     Confirmation(2, b"\x01" * 64),
     Quorum(((0, b"\x01" * 64), (2, b"\x02" * 64))),
@@ -103,9 +105,14 @@ def test_no_two_types_share_a_code() -> None:
         (Directory, (((1,),),)),
         (Delivery, ((1, 0), ())),
         (Delivery, ((1, 1), ())),
-        (MaskedInput, (0, bytes(64), np.zeros(3, dtype=np.int64))),
-        (MaskedInput, (0, bytes(64), np.zeros((3, 1), dtype=np.uint32))),
-        (MaskedInput, (0, bytes(64), [1, 2])),
+        (MaskedInput, (0, bytes(64), RingVector(np.zeros(3, dtype=np.int64)))),
+        (MaskedInput, (0, bytes(64), RingVector(np.zeros((3, 1), dtype=np.uint32)))),
+        (MaskedInput, (0, bytes(64), RingVector([1, 2]))),
+        (MaskedInput, (0, bytes(64), np.zeros(3, dtype=np.uint32))),
+        (MaskedInput, (0, bytes(64), RingVector(np.array([2**20], dtype=np.uint32), 20))),
+        (MaskedInput, (0, bytes(64), RingVector(np.zeros(3, dtype=np.uint32), 7))),
+        (MaskedInput, (0, bytes(64), RingVector(np.zeros(3, dtype=np.uint32), 33))),
+        (Terms, ("run", 1, 3, bytes(32), (), 7)),
         (Unmasking, (0, ((1, bytes(36)),), ((1, bytes(36)),))),
         (Unmasking, (0, ((1, bytes(35)),), ())),
     ],
@@ -116,7 +123,7 @@ def test_a_malformed_message_cannot_be_made(kind: type[WireMessage], values: tup
 
 
 def test_a_vector_that_claims_more_values_than_there_are_is_refused_without_room_being_made_for_it() -> None:
-    content = bytearray(MaskedInput(2, bytes(64), np.zeros(1, dtype=np.uint32)).encode())
-    content[72:76] = b"\xff\xff\xff\xff"
+    content = bytearray(MaskedInput(2, bytes(64), RingVector(np.zeros(1, dtype=np.uint32))).encode())
+    content[73:77] = b"\xff\xff\xff\xff"
     with pytest.raises(IntegrityError, match="cut short"):
         MaskedInput.decode(bytes(content))

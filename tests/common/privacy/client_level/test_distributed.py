@@ -16,7 +16,6 @@ from common.privacy.client_level.rotation import unrotate
 from common.privacy.client_level.rounding import squared_norm
 from common.privacy.mechanisms import SecureRandom
 from common.secagg.graph import plan
-from common.secagg.ring import HALF
 from tests.common.secagg.rehearsal import Rehearsal
 
 KEY, SEED = bytes(range(32)), bytes(31) + b"\7"
@@ -56,7 +55,8 @@ def test_whatever_a_device_holds_its_integers_stay_within_the_sensitivities(
 def test_no_cohort_up_to_1000_can_overflow_the_sum(members: int, length: int, bits: int, z: float, clip: float) -> None:
     one = DistributedMechanism(members, noisy_survivors(members), length, clip, z, bits)
     largest = math.floor(one.scale * clip) + 1 + one.share.largest
-    assert members * largest <= HALF
+    assert members * largest <= 2 ** (one.ring.width - 1) - 1
+    assert one.ring.step == pytest.approx(1 / one.scale)
     assert one.ring.cohort == members
     one.ring.encode_integers(np.array([largest, -largest]))
 
