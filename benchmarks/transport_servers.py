@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,8 +20,6 @@ from benchmarks.transport_place import PATIENCE, ROUND, Place, Setup, Way, be_qu
 from common.errors import RunError
 
 if TYPE_CHECKING:
-    from flwr.app import RecordDict
-
     from common.arrays import Arrays
 
 
@@ -174,9 +171,9 @@ def _rounds_of_ours(grid: Any, setup: Setup, model: "Arrays") -> list[float]:
             privacy=config.privacy,
             upload=config.upload,
         )
-        content = encode_request(request, pack(model))
-        given = partial(_as_it_is, content)
-        strategy.prepare(nodes, given, model, "benchmark", config.upload, _nobody_listens, _no_sum)
+        weights = pack(model)
+        content, digest = encode_request(request, weights), request.digest(weights)
+        strategy.prepare(nodes, content, model, "benchmark", config.upload, _nobody_listens, _no_sum, digest)
         before = ArrayRecord({name: Array(value) for name, value in model.items()})
         after, _ = strategy.aggregate_train(
             number, exchange.ask(strategy.configure_train(number, before, ConfigRecord(), grid), ROUND)
@@ -190,10 +187,6 @@ def _rounds_of_ours(grid: Any, setup: Setup, model: "Arrays") -> list[float]:
 
 def _nobody_listens(tally: Any) -> None:
     pass
-
-
-def _as_it_is(content: "RecordDict", mu: float) -> "RecordDict":
-    return content
 
 
 def _no_sum(ready: Any) -> Any:

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from models.pretraining.data import FER2013, FERPLUS
 from models.pretraining.trainer import Watch
+from simulation.progress import make_progress
 
 LINE_EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
@@ -22,17 +22,7 @@ class PretrainDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = make_progress(console, disable=not console.is_terminal)
         self._task = self._progress.add_task("faces", total=None, note="")
         self._mark: tuple[float, int] | None = None
         self._rate = 0.0

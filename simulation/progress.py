@@ -33,21 +33,27 @@ def round_line(record: dict[str, Any], rounds: int, private: bool) -> str:
     return "  ".join(parts)
 
 
+def make_progress(console: Console, disable: bool = False) -> Progress:
+    """Bars with a note, the time gone and the time left; every task has the field `note`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=disable,
+    )
+
+
 class Display:
     """A progress bar over rounds, one over the devices of a round, and a line for each finished round."""
 
     def __init__(self, console: Console, config: RunConfig, done: int = 0) -> None:
         self._console, self._config = console, config
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = make_progress(console)
         self._rounds = self._progress.add_task("rounds ", total=config.server.rounds, completed=done, note="")
         self._devices = self._progress.add_task("devices", total=None, note="")
         self._began = time.monotonic()

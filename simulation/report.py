@@ -16,6 +16,7 @@ from common.config import RunConfig
 from common.errors import RunError
 from common.files import write_atomic
 from common.parameters import write_parameters
+from common.plot_style import ACCENT, SECOND, STYLE
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT, METRICS
 from models.evaluate import Evaluation, evaluate
@@ -28,21 +29,6 @@ from simulation.population import Population
 from simulation.run import RunFolder
 
 SUMMARY = "summary.json"
-INK, ACCENT, SECOND = "#30343b", "#2563a8", "#c2571a"
-STYLE: Any = {
-    "font.size": 10,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e3e5e8",
-    "axes.axisbelow": True,
-    "figure.constrained_layout.use": True,
-}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
