@@ -1,4 +1,4 @@
-"""What training begins from: fresh weights, the base model that ships with the project, or a published model.
+"""What training begins from: fresh weights, the base model that ships with the project, one of your own, or a published model.
 
 A server and a simulation ask here, so that both begin alike.
 """
@@ -12,6 +12,7 @@ from common.config import RunConfig, make_config
 from common.errors import ConfigError, ModelError
 from models.manifest import Manifest
 from models.pretrained import open_base
+from models.pretrained.manifest import WEIGHTS as BASE_WEIGHTS
 from models.published import PUBLISHER, open_published
 
 
@@ -57,7 +58,7 @@ def choose_start(values: dict[str, Any]) -> RunConfig:
 
 
 def starting_point(config: RunConfig) -> StartingPoint:
-    """What `config.init` names.
+    """What `config.init` names: a path is a published model's folder or one that `fl-sim pretrain --ship` wrote.
 
     Raises:
         IntegrityError: it does not hold.
@@ -65,8 +66,8 @@ def starting_point(config: RunConfig) -> StartingPoint:
     """
     if config.init is None:
         return StartingPoint()
-    if config.init == "base":
-        base = open_base()
+    if config.init == "base" or (config.init / BASE_WEIGHTS).exists():
+        base = open_base() if config.init == "base" else open_base(config.init)
         data = "; ".join(base.manifest.privacy.non_private)
         return StartingPoint(base.weights(config.model), None, data, f"base model of {base.manifest.created}")
     published = open_published(config.init, trust=_own_key(config.init))

@@ -5,7 +5,7 @@ import pytest
 
 import models.starting_point as module
 from common.config import make_config
-from common.errors import ModelError
+from common.errors import IntegrityError, ModelError
 from models.mobilenet import build_model
 from models.pretrained import open_base
 from models.starting_point import StartingPoint, base_fits, choose_start, starting_point
@@ -18,7 +18,7 @@ SHIPPED = (base, run)
 @pytest.fixture
 def small_base(base: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """A small base model in place of the one that ships; the model settings that it fits."""
-    monkeypatch.setattr(module, "open_base", lambda: open_base(base))
+    monkeypatch.setattr(module, "open_base", lambda folder=base: open_base(folder))
     manifest = open_base(base).manifest
     return {"name": manifest.variant, "stem_stride": manifest.stem_stride}
 
@@ -63,3 +63,16 @@ def test_the_weights_are_the_callers_own(small_base: dict[str, object]) -> None:
     name = next(iter(first))
     first[name] += 1
     assert not np.array_equal(first[name], second[name])
+
+
+def test_a_base_of_ones_own_starts_a_run_from_its_folder(small_base: dict[str, object], base: Path) -> None:
+    ours, shipped = (starting_point(make_config({"model": small_base, "init": init})).weights for init in (str(base), "base"))
+    assert ours is not None
+    assert shipped is not None
+    assert all((ours[name] == shipped[name]).all() for name in shipped)
+
+
+def test_an_altered_base_of_ones_own_is_refused(small_base: dict[str, object], base: Path) -> None:
+    (base / "base.safetensors").write_bytes((base / "base.safetensors").read_bytes()[:-1] + b"\x00")
+    with pytest.raises(IntegrityError, match="altered"):
+        starting_point(make_config({"model": small_base, "init": str(base)}))
