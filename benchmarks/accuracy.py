@@ -1,0 +1,271 @@
+"""How good models become: `python -m benchmarks.accuracy --quick [--check]` scores the base model that ships, in under a minute.
+
+Without `--quick` it plays federated runs from a base that learnt from half of FER2013, the other half being dealt to devices, and
+reports means over seeds with 95 % intervals. That takes days on two cores: choose with `--only`; what is finished is kept, and
+the same command goes on. Needs fer2013.csv with fer2013new.csv beside it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from benchmarks.accuracy_cells import BASE, CELLS, CLAIMS, Cell
+from common.config import make_config
+from common.console import command_line, out, run_command_line
+from common.errors import ConfigError, RunError
+
+TARGETS = {"ferplus": 0.84, "fer2013": 0.67}
+"""Accuracy of the shipped base on PrivateTest: FER+ majority (8 classes), FER2013 (7 classes)."""
+
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+"""Student's t for a two-sided interval of 95 %, by degrees of freedom."""
+
+
+def find_data(given: Path | None) -> Path:
+    """fer2013.csv: what was given, or in $EMOFL_DATA.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = os.environ.get("EMOFL_DATA")
+    path = given or (Path(folder) / "fer2013.csv" if folder else None)
+    if path is None or not path.exists() or not path.with_name("fer2013new.csv").exists():
+        raise ConfigError("Name the faces: --data fer2013.csv, with fer2013new.csv beside it, or put both into $EMOFL_DATA.")
+    return path.resolve()
+
+
+def shipped(data: Path) -> dict[str, dict[str, float]]:
+    """Scores of the shipped base on PrivateTest, by label set, computed anew from its weights.
+
+    `prior_corrected` is what a shift of class priors alone makes of the same logits: the log of the test set's class frequencies
+    over the mean prediction is added. It may be compared with, and must not be claimed.
+    """
+    import torch
+
+    from common.emotions import EMOTIONS_7, EMOTIONS_8
+    from common.parameters import write_parameters
+    from models.mobilenet import build_model
+    from models.pretrained import open_base
+    from models.pretraining.data import load_splits
+    from models.pretraining.scores import predict
+
+    base, test = open_base(), load_splits(data).test
+    found = {}
+    for name, classes in (("ferplus", EMOTIONS_8), ("fer2013", EMOTIONS_7)):
+        config = make_config(
+            {"model": {"name": base.manifest.variant, "stem_stride": base.manifest.stem_stride, "classes": classes}}
+        ).model
+        model = build_model(config)
+        write_parameters(model, base.weights(config))
+        rows = test.voted if name == "ferplus" else np.ones(len(test), dtype=bool)
+        labels = test.votes[rows].argmax(1) if name == "ferplus" else test.labels[rows]
+        logits = torch.from_numpy(predict(model, test.images[rows]))
+        frequency = torch.from_numpy(np.bincount(labels, minlength=len(classes)) / len(labels)).float()
+        shift = (frequency + 1e-6).log() - logits.softmax(1).mean(0).log()
+        found[name] = {"examples": float(len(labels)), **_scores(logits.numpy(), labels)}
+        found[name]["prior_corrected"] = _scores((logits + shift).numpy(), labels)["accuracy"]
+    return found
+
+
+def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    right = logits.argmax(1) == labels
+    recalls = [right[labels == one].mean() for one in np.unique(labels)]
+    return {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(recalls))}
+
+
+def show_shipped(scores: dict[str, dict[str, float]]) -> None:
+    table = Table(title="The shipped base on PrivateTest", title_justify="left")
+    for heading in ("labels", "faces", "accuracy", "target", "balanced", "prior-corrected"):
+        table.add_column(heading, justify="left" if heading == "labels" else "right")
+    for name, one in scores.items():
+        figures = (one["accuracy"], TARGETS[name], one["balanced_accuracy"], one["prior_corrected"])
+        table.add_row(name, f"{one['examples']:,.0f}", *(f"{figure:.1%}" for figure in figures))
+    out.print(table)
+
+
+def halve(data: Path, folder: Path) -> tuple[Path, Path]:
+    """Two copies of the data, each with every other Training row made black, so that row numbers and votes still pair.
+
+    Returns:
+        fer2013.csv for the base, fer2013.csv for the devices.
+    """
+    paths = []
+    for half, name in enumerate(("for-base", "for-devices")):
+        path = folder / name / "fer2013.csv"
+        paths.append(path)
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        black, number, lines = b" ".join([b"0"] * 48 * 48), 0, []
+        with data.open("rb") as file:
+            for line in file:
+                label, pixels, usage = line.rstrip(b"\r\n").split(b",")
+                if usage == b"Training":
+                    number += 1
+                    pixels = pixels if number % 2 == half else black
+                lines.append(b",".join((label, pixels, usage)) + b"\n")
+        (path.parent / "fer2013new.csv").write_bytes(data.with_name("fer2013new.csv").read_bytes())
+        path.write_bytes(b"".join(lines))
+    return paths[0], paths[1]
+
+
+def half_base(data: Path, folder: Path, images: int) -> Path:
+    """The base that learnt from one half, trained on the first call; `fl-sim pretrain` does it, and goes on after Ctrl-C."""
+    from simulation.pretrain_commands import pretrain, ship_base
+
+    shipped_to = folder / "base"
+    if not shipped_to.exists():
+        pretrain(folder / "pretrain", data=data, images=images, threads=1, device="cpu")
+        ship_base(folder / "pretrain", shipped_to, folder / "base_key.pem")
+    return shipped_to
+
+
+def play(cell: Cell, data: Path, base: Path, folder: Path, seeds: int, workers: int) -> None:
+    """The cell's runs that are not finished yet."""
+    from simulation.perform import perform
+
+    for seed in range(seeds):
+        run = folder / "runs" / cell.name / f"seed-{seed}"
+        if (run / "summary.json").exists():
+            continue
+        going_on = (run / "config.json").exists()
+        settings = None if going_on else cell.config(str(data), str(base), seed)
+        perform(settings, None if going_on else run, run if going_on else None, "in-process", workers)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cell's results: means over seeds, and half the width of the 95 % interval where there are two or more."""
+
+    name: str
+    seeds: int
+    accuracy: float
+    balanced: float
+    margin: float | None
+    epsilon: float | None
+    worst_tenth: float | None
+
+
+def read_lines(folder: Path) -> list[Line]:
+    """What is finished, in the order of `CELLS`."""
+    found = []
+    for cell in CELLS:
+        runs = [json.loads(path.read_bytes()) for path in sorted((folder / "runs" / cell.name).glob("seed-*/summary.json"))]
+        if not runs:
+            continue
+        values = [run["test_accuracy"] for run in runs]
+        degrees = len(values) - 1
+        margin = T_95.get(degrees, 2.0) * stdev(values) / math.sqrt(len(values)) if degrees else None
+        worst = [run["device_accuracy_worst_tenth"] for run in runs if run["device_accuracy_worst_tenth"] is not None]
+        epsilons = [run["epsilon"] or run["client_epsilon"] for run in runs]
+        found.append(
+            Line(
+                cell.name,
+                len(runs),
+                mean(values),
+                mean(run["test_balanced_accuracy"] for run in runs),
+                margin,
+                max(epsilons) if all(epsilons) else None,
+                mean(worst) if worst else None,
+            )
+        )
+    return found
+
+
+def show_lines(lines: Sequence[Line]) -> None:
+    table = Table(title="Federated runs, PrivateTest", title_justify="left")
+    for heading in ("run", "seeds", "accuracy", "± 95 %", "balanced", "epsilon", "worst tenth of devices"):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for line in lines:
+        table.add_row(
+            line.name,
+            str(line.seeds),
+            f"{line.accuracy:.1%}",
+            "" if line.margin is None else f"{line.margin:.1%}",
+            f"{line.balanced:.1%}",
+            "" if line.epsilon is None else f"{line.epsilon:.2f}",
+            "" if line.worst_tenth is None else f"{line.worst_tenth:.1%}",
+        )
+    out.print(table)
+
+
+def missed_claims(lines: Sequence[Line], base: float | None) -> list[str]:
+    """The claims whose runs are finished and that do not hold, in words."""
+    known = {line.name: line.accuracy for line in lines} | ({} if base is None else {BASE: base})
+    missed = []
+    for claim in CLAIMS:
+        if claim.cell in known and claim.against in known:
+            below = 100 * (known[claim.against] - known[claim.cell])
+            if below > claim.points:
+                missed.append(f"{claim.cell}: {below:.1f} points below {claim.against} instead of {claim.points:g}")
+    return missed
+
+
+def base_accuracy(folder: Path) -> float | None:
+    """Of the half-data base with FER2013's labels, as its training reported it."""
+    path = folder / "pretrain" / "result.json"
+    return float(json.loads(path.read_bytes())["test"]["fer2013"]["accuracy"]) if path.exists() else None
+
+
+app = command_line("How good the shipped base and federated runs are.")
+
+
+@app.command()
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Score the shipped base only.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Fail when a target is missed.")] = False,
+    data: Annotated[Path | None, typer.Option(help="fer2013.csv (default: in $EMOFL_DATA).")] = None,
+    folder: Annotated[Path, typer.Option(help="Where runs are kept and gone on with.")] = Path("runs/accuracy"),
+    only: Annotated[str, typer.Option(help="Cells whose name holds this; --list names them.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, max=5, help="Runs of each cell.")] = 3,
+    base_images: Annotated[int, typer.Option(min=64, help="Faces that the half-data base sees.")] = 400_000,
+    workers: Annotated[int, typer.Option(min=1, help="Devices that train at once.")] = 1,
+    show_list: Annotated[bool, typer.Option("--list", help="Name the cells and end.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Play nothing; show what is finished.")] = False,
+) -> None:
+    """Score the shipped base, play the chosen cells, show what is finished, and print one line of JSON."""
+    if show_list:
+        out.print("\n".join(cell.name for cell in CELLS), markup=False)
+        return
+    chosen = [cell for cell in CELLS if only in cell.name]
+    if not chosen:
+        raise ConfigError(f"No cell's name holds {only!r}; --list names them.")
+    path = find_data(data)
+    scores = shipped(path)
+    show_shipped(scores)
+    missed = [
+        f"{name}: {scores[name]['accuracy']:.1%} instead of {target:.0%}"
+        for name, target in TARGETS.items()
+        if scores[name]["accuracy"] < target
+    ]
+    lines: list[Line] = []
+    if not quick:
+        if not report:
+            for_base, for_devices = halve(path, folder)
+            base = half_base(for_base, folder, base_images)
+            for cell in chosen:
+                play(cell, for_devices, base, folder, seeds, workers)
+        lines = read_lines(folder)
+        show_lines(lines)
+        missed += missed_claims(lines, base_accuracy(folder))
+    results: dict[str, Any] = {"shipped": scores, "runs": {line.name: vars(line) for line in lines}}
+    out.print(
+        json.dumps({"benchmark": "accuracy", "results": results, "targets": TARGETS, "missed": missed}),
+        soft_wrap=True,
+        markup=False,
+    )
+    if check and missed:
+        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+
+
+if __name__ == "__main__":
+    run_command_line(app)
