@@ -3,42 +3,31 @@
 The client and `fl-client data check` call it. Whatever is not used is named in the report, with the reason.
 """
 
-import hashlib
-import io
 import os
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from common.emotions import canonical_emotion
 from common.errors import DataError
 from models.faces.faceset import FaceSet, one_hot
+from models.faces.picture import Unusable, digest, read_grey
 from models.faces.report import FolderReport, LeftOut, Reason, faces_by_class, printable
 from models.preprocess import Preprocessing
 
 OWN_FOLDER = ".emofl"
 """Where a client keeps what belongs to the faces of a folder, its keys and its privacy ledger; no report names it."""
 
+CONSENT, SESSION_FOLDER = "consent.json", ".capture"
+"""What capture leaves beside the emotions' folders: who agreed to what, and where it stands; no report names them."""
+
+_OURS = {OWN_FOLDER: True, SESSION_FOLDER: True, CONSENT: False}
+"""Whether each of them is a folder."""
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 """Endings of picture files, in any case. The content decides which of these formats it is."""
-
-SHORTEST_SIDE = 16
-"""Pixels; a smaller picture holds no readable face."""
-
-LONGEST_SIDE = 8192
-"""Pixels; bounds a picture, and the square it is widened to, to 64 megapixels. Checked in the header, before decoding."""
-
-MOST_BYTES = 256 * 2**20
-"""Of one file: what an uncompressed picture of the largest size takes."""
-
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_BAND = 512
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -50,12 +39,21 @@ class _Picture:
     label: int
 
 
-class _Unusable(Exception):
-    """One picture cannot be used; the reader turns it into a line of the report."""
+@dataclass(frozen=True)
+class Scan:
+    """The usable faces of a folder, and where each came from.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    Attributes:
+        faces: N of them.
+        names: (N) path of each below the folder, printable.
+        sizes: (N) width and height of each picture in pixels.
+        report: how many there are, and what was left out.
+    """
+
+    faces: FaceSet
+    names: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    report: FolderReport
 
 
 def read_folder(path: Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> tuple[FaceSet, FolderReport]:
@@ -83,10 +81,21 @@ def require_faces(report: FolderReport) -> None:
 def scan_folder(path: Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> tuple[FaceSet, FolderReport]:
     """As `read_folder`, but a folder without a usable face is no error.
 
+    Raises:
+        DataError: `path` is no readable folder.
+    """
+    found = scan(path, preprocessing, classes)
+    return found.faces, found.report
+
+
+def scan(path: Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> Scan:
+    """What is in a folder, picture by picture; no usable face is no error.
+
     - A folder directly below `path` is an emotion by its name or a synonym, in any case; two names of one emotion are
       read together. Only the pictures directly inside it are read: a folder inside it is named in the report.
     - A symbolic link is never followed, so that no file outside `path` is trained on; `path` itself may be one.
-    - Hidden files and folders (a leading dot) are not read; a folder `OWN_FOLDER` directly below `path` is not named either.
+    - Hidden files and folders (a leading dot) are not read; what is our own directly below `path` (`OWN_FOLDER`, `CONSENT`,
+      `SESSION_FOLDER`) is not named either.
     - Files with the same bytes count once, the first in sorted order, because differential privacy protects one record:
       a face that occurs twice would weigh twice. If they lie under different emotions, none of them is used.
     - EXIF rotation is applied, transparency is ignored, and of an animation the first picture is read.
@@ -99,18 +108,22 @@ def scan_folder(path: Path, preprocessing: Preprocessing, classes: tuple[str, ..
     """
     left_out: list[LeftOut] = []
     pictures = _without_copies(_pictures(path, classes, left_out), left_out)
-    images, labels = [], []
+    images, labels, names, sizes = [], [], [], []
     for picture in pictures:
         try:
-            images.append(_face(picture.path, preprocessing))
+            grey = read_grey(picture.path, preprocessing)
+            images.append(preprocessing.whole(grey))
             labels.append(picture.label)
-        except _Unusable as problem:
+            names.append(picture.name)
+            sizes.append((grey.shape[1], grey.shape[0]))
+        except Unusable as problem:
             left_out.append(LeftOut(picture.name, problem.reason, problem.detail))
     size = preprocessing.size
     stack = np.stack(images) if images else np.empty((0, size, size), dtype=np.uint8)
     faces = FaceSet(stack, one_hot(np.array(labels, dtype=np.int64), len(classes)), classes)
     left_out.sort(key=lambda thing: thing.path)
-    return faces, FolderReport(printable(str(path)), faces_by_class(faces), tuple(left_out))
+    report = FolderReport(printable(str(path)), faces_by_class(faces), tuple(left_out))
+    return Scan(faces, tuple(names), tuple(sizes), report)
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -131,7 +144,7 @@ def _pictures(path: Path, classes: tuple[str, ...], left_out: list[LeftOut]) -> 
         name = printable(entry.name)
         is_folder = entry.is_dir(follow_symlinks=False)
         emotion = canonical_emotion(entry.name)
-        if is_folder and entry.name == OWN_FOLDER:
+        if _OURS.get(entry.name) == is_folder and not entry.is_symlink():
             continue
         if reason := _not_followed(entry):
             left_out.append(_folder_left_out(entry, reason) if is_folder else LeftOut(name, reason))
@@ -181,8 +194,8 @@ def _without_copies(pictures: list[_Picture], left_out: list[LeftOut]) -> list[_
     by_content: dict[bytes, list[_Picture]] = defaultdict(list)
     for picture in pictures:
         try:
-            by_content[_digest(picture.path)].append(picture)
-        except _Unusable as problem:
+            by_content[digest(picture.path)].append(picture)
+        except Unusable as problem:
             left_out.append(LeftOut(picture.name, problem.reason, problem.detail))
     unique = []
     for same in by_content.values():
@@ -194,82 +207,3 @@ def _without_copies(pictures: list[_Picture], left_out: list[LeftOut]) -> list[_
             unique.append(same[0])
             left_out += [LeftOut(twin.name, Reason.COPY, f"same as {same[0].name}") for twin in same[1:]]
     return unique
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size == 0:
-            raise _Unusable(Reason.EMPTY)
-        if size > MOST_BYTES:
-            raise _Unusable(Reason.TOO_LARGE, f"{size / 2**20:,.0f} MiB")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise _Unusable(Reason.UNREADABLE, str(error.strerror)) from error
-
-
-def _face(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The picture in `path` as (size, size) grey."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _Unusable(Reason.UNREADABLE, str(error.strerror)) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                _check_size(*image.size)
-                grey = _upright(_grey(image, preprocessing), _orientation(image))
-    except _Unusable:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _Unusable(Reason.TOO_LARGE, f"a side has more than {LONGEST_SIDE:,} pixels") from error
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise _Unusable(Reason.BROKEN) from error
-    if grey.min() == grey.max():
-        raise _Unusable(Reason.BLANK)
-    return preprocessing.whole(grey)
-
-
-def _check_size(width: int, height: int) -> None:
-    if min(width, height) < SHORTEST_SIDE:
-        raise _Unusable(Reason.TOO_SMALL, f"{width}x{height}, at least {SHORTEST_SIDE}x{SHORTEST_SIDE} is needed")
-    if max(width, height) > LONGEST_SIDE:
-        raise _Unusable(Reason.TOO_LARGE, f"{width}x{height}, a side has more than {LONGEST_SIDE:,} pixels")
-
-
-def _grey(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Any picture as (height, width) uint8 by the model's own rule, a band of rows at a time to spare memory."""
-    image.load()
-    width, height = image.size
-    bands = []
-    for top in range(0, height, _BAND):
-        band = image.crop((0, top, width, min(top + _BAND, height)))
-        if band.mode.startswith("I"):
-            bands.append((np.asarray(band) >> 8).astype(np.uint8))
-        elif band.mode in ("1", "L", "LA"):
-            bands.append(np.asarray(band.convert("L"), dtype=np.uint8))
-        else:
-            bands.append(preprocessing.grey(np.asarray(band.convert("RGB"), dtype=np.uint8)[:, :, ::-1]))
-    return np.concatenate(bands)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 (upright) where it is absent or damaged."""
-    try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # damaged EXIF in a picture that is otherwise whole
-        return 1
-
-
-def _upright(grey: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo EXIF's orientation (CIPA DC-008, tag 274)."""
-    if orientation in (5, 6, 7, 8):
-        grey = grey.T
-    if orientation in (2, 3, 6, 7):
-        grey = grey[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        grey = grey[::-1]
-    return np.ascontiguousarray(grey)

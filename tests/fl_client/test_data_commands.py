@@ -1,3 +1,4 @@
+import json
 import sys
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 from PIL import Image
 
 from common.console import command_line, run_command_line
-from common.errors import DataError
+from common.emotions import EMOTIONS_8
+from common.errors import ConfigError, DataError, DeviceError
 from fl_client.data_commands import data
 
 
@@ -65,3 +67,42 @@ def test_check_for_seven_emotions_leaves_contempt_out(tmp_path, fl_client):
     save(tmp_path / "contempt" / "a.png", 0)
     assert fl_client("data", "check", tmp_path)[0] == 0
     assert fl_client("data", "check", "--seven", tmp_path)[0] == DataError.exit_code
+
+
+def test_check_prints_json_for_programs_and_nothing_else(tmp_path, fl_client):
+    save(tmp_path / "anger" / "a.png", 0)
+    code, out, err = fl_client("data", "check", tmp_path, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["counts"]["anger"] == 1
+
+
+def test_check_writes_a_sheet_for_its_owner_only(tmp_path, fl_client):
+    save(tmp_path / "my_faces" / "anger" / "a.png", 0)
+    code, out, _ = fl_client("data", "check", tmp_path / "my_faces", "--sheet", tmp_path / "sheet.png")
+    assert code == 0
+    assert str(tmp_path / "sheet.png") in out
+    assert (tmp_path / "sheet.png").stat().st_mode & 0o777 == 0o600
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 500
+
+
+def test_a_sheet_that_is_no_png_or_has_no_folder_is_refused(tmp_path, fl_client):
+    save(tmp_path / "my_faces" / "anger" / "a.png", 0)
+    code, _, err = fl_client("data", "check", tmp_path / "my_faces", "--sheet", tmp_path / "sheet.jpg")
+    assert (code, "writes a .png file" in err) == (ConfigError.exit_code, True)
+    code, _, err = fl_client("data", "check", tmp_path / "my_faces", "--sheet", tmp_path / "absent" / "sheet.png")
+    assert (code, "its folder does not exist" in err) == (DeviceError.exit_code, True)
+
+
+def test_strict_fails_on_a_folder_with_faults_and_says_how_many(tmp_path, fl_client):
+    for seed, name in enumerate(EMOTIONS_8):
+        save(tmp_path / name / "a.png", seed)
+    save(tmp_path / "anger" / "b.png", EMOTIONS_8.index("anger"))
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    assert fl_client("data", "check", tmp_path)[0] == 0
+    code, _, err = fl_client("data", "check", tmp_path, "--strict")
+    assert code == DataError.exit_code
+    assert "is not without faults: 1 left out." in err
+    (tmp_path / "anger" / "b.png").unlink()
+    assert fl_client("data", "check", tmp_path, "--strict")[0] == 0

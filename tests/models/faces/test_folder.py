@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import DataError
-from models.faces.folder import LONGEST_SIDE, OWN_FOLDER, SHORTEST_SIDE, read_folder, scan_folder
+from models.faces.folder import OWN_FOLDER, read_folder, scan_folder
+from models.faces.picture import LONGEST_SIDE, SHORTEST_SIDE
 from models.faces.report import Reason
 from models.preprocess import Preprocessing
 
@@ -169,7 +170,7 @@ def test_pictures_below_sixteen_pixels_or_of_one_colour_are_named(tmp_path, save
 def test_a_decompression_bomb_is_named_and_never_decoded(tmp_path, monkeypatch, size):
     (tmp_path / "anger").mkdir()
     (tmp_path / "anger" / "bomb.png").write_bytes(png_header(*size))
-    monkeypatch.setattr("models.faces.folder._grey", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("models.faces.picture._grey", lambda *_: pytest.fail("decoded"))
     (reason, detail) = left_out(tmp_path)["anger/bomb.png"]
     assert reason == Reason.TOO_LARGE
     assert "8,192 pixels" in detail
@@ -179,7 +180,7 @@ def test_a_huge_file_is_named_and_never_read(tmp_path, monkeypatch):
     (tmp_path / "anger").mkdir()
     with (tmp_path / "anger" / "huge.png").open("wb") as file:
         file.truncate(300 * 2**20)
-    monkeypatch.setattr("models.faces.folder.hashlib.file_digest", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("models.faces.picture.hashlib.file_digest", lambda *_: pytest.fail("read"))
     assert left_out(tmp_path) == {"anger/huge.png": (Reason.TOO_LARGE, "300 MiB")}
 
 

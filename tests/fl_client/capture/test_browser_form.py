@@ -1,0 +1,296 @@
+"""The page's server over real HTTP on loopback: our own page gets everything, anybody else nothing."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+
+from fl_client.capture import browser_form, consent
+from fl_client.capture.browser_form import HOST, Booth
+from fl_client.capture.gate import KEY_HEADER, MOST_BYTES, Secrets
+
+from .conftest import face, frame_of
+
+pytestmark = pytest.mark.network
+
+
+@dataclass
+class Page:
+    """A browser on the page: it sends what browsers send."""
+
+    host: str
+    keys: Secrets
+    booth: Booth
+    client: httpx.Client
+    key: str = ""
+
+    @property
+    def own(self) -> dict[str, str]:
+        return {"origin": f"http://{self.host}", KEY_HEADER: self.key, "sec-fetch-site": "same-origin"}
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.client.get(f"http://{self.host}{path}", headers=self.own | headers)
+
+    def post(self, path: str, wish: Any, **headers: str) -> httpx.Response:
+        content = wish if isinstance(wish, bytes) else json.dumps(wish).encode()
+        kind = {"content-type": "application/json"} if not isinstance(wish, bytes) else {}
+        return self.client.post(f"http://{self.host}{path}", content=content, headers=self.own | kind | headers)
+
+    def frame(self, *seeds: int, kind: str = "png") -> httpx.Response:
+        content = cv2.imencode(f".{kind}", frame_of(*seeds))[1].tobytes()
+        return self.post("/api/frame", content, **{"content-type": f"image/{kind}"})
+
+
+@pytest.fixture
+def page(make_studio) -> Iterator[Page]:
+    """An opened page whose owner has agreed."""
+    studio = make_studio({"fear": 3}, gap=0.0)
+    consent.record(studio.album.folder, "me")
+    keys = Secrets()
+    booth = Booth(studio, keys)
+    listener = browser_form._listening(0)
+    host = f"{HOST}:{listener.getsockname()[1]}"
+    server = uvicorn.Server(browser_form._config(booth.app(host)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    with httpx.Client(trust_env=False, timeout=20) as client:
+        opened = Page(host, keys, booth, client)
+        opened.key = opened.post("/api/open", {"token": keys.new_token()}).json()["key"]
+        yield opened
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+def test_a_link_opens_one_page_once(page: Page) -> None:
+    token = page.keys.new_token()
+    assert page.post("/api/open", {"token": token}).status_code == 200
+    again = page.post("/api/open", {"token": token})
+    assert (again.status_code, "was used" in again.json()["error"]) == (401, True)
+    older = page.keys.new_token()
+    page.keys.new_token()
+    assert page.post("/api/open", {"token": older}).status_code == 401
+    assert page.post("/api/open", {"token": ["a"]}).status_code == 401
+
+
+def test_without_the_key_nothing_is_told_or_done(page: Page) -> None:
+    page.booth.studio.album.save("fear", face(1))
+    page.key = "x" * 43
+    for path in ("/api/state", "/api/pictures", "/api/picture?name=fear/00001.png"):
+        assert page.get(path).status_code == 401
+    for path in ("/api/consent", "/api/frame", "/api/act", "/api/edit", "/api/done"):
+        assert page.post(path, {"name": "fear/00001.png"}).status_code == 401
+    assert page.booth.studio.album.counts()["fear"] == 1
+    assert not page.booth.done.is_set()
+
+
+@pytest.mark.parametrize("host", ["localhost", "evil.example", "127.0.0.1", "127.0.0.1:1", "[::1]", ""])
+def test_another_host_name_is_refused_so_that_dns_rebinding_gets_nothing(page: Page, host: str) -> None:
+    port = page.host.split(":")[1]
+    for name in {host, f"{host}:{port}"} - {page.host}:
+        assert page.get("/", host=name).status_code in (400, 421)
+        assert page.get("/api/state", host=name).status_code in (400, 421)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1"])
+def test_another_sites_page_is_refused_even_with_the_key(page: Page, origin: str) -> None:
+    assert page.post("/api/act", {"do": "take"}, origin=origin).status_code == 403
+    assert page.get("/api/state", origin=origin).status_code == 403
+    assert page.booth.studio.session.burst is None
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_browser_calls_cross_site_is_refused(page: Page, site: str) -> None:
+    assert page.get("/api/state", **{"sec-fetch-site": site}).status_code == 403
+
+
+def test_a_change_without_an_origin_is_refused_and_no_site_gets_leave_to_send_one(page: Page) -> None:
+    bare = page.client.post(f"http://{page.host}/api/act", json={"do": "take"}, headers={KEY_HEADER: page.key})
+    assert bare.status_code == 403
+    asked = page.client.request("OPTIONS", f"http://{page.host}/api/act", headers=page.own)
+    assert asked.status_code == 405
+    assert not [name for name in asked.headers if name.startswith("access-control")]
+
+
+def test_every_answer_carries_the_strict_headers(page: Page) -> None:
+    for answer in (
+        page.get("/"),
+        page.get("/capture.js"),
+        page.get("/api/state"),
+        page.get("/nothing"),
+        page.get("/", host="evil"),
+    ):
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "camera=(self)" in answer.headers["permissions-policy"]
+        assert "server" not in answer.headers
+
+
+def test_the_page_names_no_other_host_and_runs_no_script_of_its_own_text(page: Page) -> None:
+    for path in ("/", "/capture.js", "/capture.css"):
+        text = page.get(path).text
+        assert text.isascii()
+        assert "https://" not in text
+        assert "http://" not in text
+    html = page.get("/").text
+    assert "onclick" not in html
+    assert "style=" not in html
+    assert html.count("<script") == 1
+
+
+def test_it_listens_on_loopback_alone(page: Page) -> None:
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", int(page.host.split(":")[1])), timeout=2)
+
+
+def test_a_burst_from_the_page_lands_in_the_folder(page: Page) -> None:
+    assert page.frame(1).json()["sight"]["stored"] is None
+    assert page.post("/api/act", {"do": "take"}).json()["burst"]["emotion"] == "fear"
+    first = page.frame(1).json()
+    assert first["sight"]["stored"] == "fear/00001.png"
+    assert (first["sight"]["chosen"], first["sight"]["faces"]) == (0, [[100, 60, 120, 120]])
+    assert page.frame(1).json()["sight"]["fault"] == "same"
+    assert page.frame(2, kind="jpeg").json()["burst"]["taken"] == 2
+    done = page.frame(3).json()
+    assert (done["burst"], done["prompted"], done["prompt"]) == (None, None, "all targets are reached")
+    listed = page.get("/api/pictures").json()["pictures"]
+    assert [picture["name"] for picture in listed] == ["fear/00001.png", "fear/00002.png", "fear/00003.png"]
+    stored = page.booth.studio.album.find("fear/00001.png")
+    np.testing.assert_array_equal(cv2.imread(str(stored.path), cv2.IMREAD_GRAYSCALE), face(1))
+    assert page.post("/api/act", {"do": "undo"}).json()["said"] == "3 pictures deleted"
+    assert page.booth.studio.album.counts()["fear"] == 0
+
+
+def test_pictures_are_shown_small_relabelled_and_deleted(page: Page) -> None:
+    album = page.booth.studio.album
+    album.save("fear", face(1, side=240))
+    shown = page.get("/api/picture?name=fear/00001.png")
+    assert shown.headers["content-type"] == "image/png"
+    assert cv2.imdecode(np.frombuffer(shown.content, np.uint8), cv2.IMREAD_UNCHANGED).shape == (112, 112)
+    moved = page.post("/api/edit", {"name": "fear/00001.png", "emotion": "anger"}).json()
+    assert moved["name"] == "anger/00001.png"
+    assert page.post("/api/edit", {"name": "anger/00001.png"}).status_code == 200
+    assert album.pictures() == []
+    gone = page.post("/api/edit", {"name": "anger/00001.png"})
+    assert (gone.status_code, gone.json()["error"]) == (400, "There is no such picture any more.")
+
+
+@pytest.mark.parametrize(
+    "name", ["../consent.json", "consent.json", "fear/../consent.json", "/etc/passwd", ".capture/lock", "fear/%2e%2e"]
+)
+def test_nothing_but_listed_pictures_is_shown_or_deleted(page: Page, name: str) -> None:
+    page.booth.studio.album.save("fear", face(1))
+    assert page.client.get(f"http://{page.host}/api/picture", params={"name": name}, headers=page.own).status_code == 400
+    assert page.post("/api/edit", {"name": name}).status_code == 400
+    assert consent.is_given(page.booth.studio.album.folder)
+
+
+def test_before_anybody_agreed_no_frame_is_looked_at(page: Page, faces: Path) -> None:
+    (faces / "consent.json").unlink()
+    assert page.get("/api/state").json()["consent"]["needed"]
+    assert page.frame(1).status_code == 400
+    assert page.post("/api/act", {"do": "take"}).status_code == 400
+    version = consent.TEXT_VERSION
+    for wish in ({}, {"agree": True, "version": 0, "people": "me"}, {"agree": "true", "version": version, "people": "me"},
+                 {"agree": True, "version": version, "people": " "}):  # fmt: skip
+        assert page.post("/api/consent", wish).status_code == 400
+    assert not page.post("/api/consent", {"agree": True, "version": version, "people": "Ada"}).json()["consent"]["needed"]
+    assert consent.given(faces)[-1].people == "Ada"
+    assert page.frame(1).status_code == 200
+
+
+def bomb() -> bytes:
+    """A PNG whose header claims 60,000 x 60,000 pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(50), bomb()])
+def test_a_bad_frame_is_one_sentence_and_the_session_goes_on(page: Page, content: bytes) -> None:
+    page.post("/api/act", {"do": "take"})
+    answer = page.post("/api/frame", content, **{"content-type": "image/png"})
+    assert (answer.status_code, "cannot be used" in answer.json()["error"]) == (400, True)
+    assert page.frame(1).json()["sight"]["stored"]
+
+
+def test_other_kinds_of_bodies_are_refused(page: Page) -> None:
+    assert page.post("/api/frame", b"<svg/>", **{"content-type": "image/svg+xml"}).status_code == 415
+    for wish in (b"[]", b"{", b'"take"', b"\xff", b"[" * 3000):
+        assert page.post("/api/act", wish, **{"content-type": "application/json"}).status_code == 400
+    assert page.post("/api/act", b'{"do":"take"}', **{"content-type": "text/plain"}).status_code == 400
+    assert page.post("/api/act", {"do": "take", "emotion": "bored"}).status_code == 400
+    assert page.post("/api/act", {"do": "format the disk"}).status_code == 400
+    assert page.post("/api/act", {"do": "take", "more": "x" * 5000}).status_code == 400
+
+
+def test_an_oversized_body_is_refused_before_it_is_read(page: Page) -> None:
+    host, port = page.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        head = [f"POST /api/frame HTTP/1.1\r\nHost: {page.host}", f"content-length: {MOST_BYTES + 1}", "content-type: image/png"]
+        line.sendall("\r\n".join([*head, *(f"{name}: {value}" for name, value in page.own.items()), "", ""]).encode())
+        assert b" 413 " in line.recv(4096).split(b"\r\n")[0]
+
+    def endless() -> Iterator[bytes]:
+        yield b"x"
+
+    chunked = page.client.post(f"http://{page.host}/api/frame", content=endless(), headers=page.own)
+    assert chunked.status_code == 411
+
+
+def test_finishing_in_the_page_ends_the_session(page: Page) -> None:
+    assert page.post("/api/done", {}).status_code == 200
+    assert page.booth.done.is_set()
+
+
+def test_the_command_says_the_link_serves_and_ends(make_studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    told = threading.Event()
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        told.set()
+
+    def finish() -> None:
+        told.wait(20)
+        host, token = said[0].split("http://")[1].strip().split("/#")
+        own = {"origin": f"http://{host}"}
+        with httpx.Client(trust_env=False, base_url=f"http://{host}", headers=own) as client:
+            key = client.post("/api/open", json={"token": token}).json()["key"]
+            client.post("/api/done", json={}, headers={KEY_HEADER: key})
+
+    owner = threading.Thread(target=finish)
+    owner.start()
+    browser_form.serve(make_studio(), 0, say)
+    owner.join(10)
+    assert "it works once" in said[0]
+
+
+def test_a_port_that_is_taken_is_one_sentence(make_studio) -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        with pytest.raises(browser_form.RunError, match="Choose another --port"):
+            browser_form.serve(make_studio(), other.getsockname()[1], print)
