@@ -7,95 +7,163 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from common.console import err, out
 from common.errors import ConfigError
 from common.identity import grouped
+from fl_client.webcam.choice import choose_model
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detector import make_detector
+from fl_client.webcam.detector import AUTO, detector_names, make_detector
+from fl_client.webcam.fetch_blaze import fetch_blaze
+from fl_client.webcam.keys import View
 from fl_client.webcam.loop import CameraLoop, LoopSettings
 from fl_client.webcam.looping import LoopingSource
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.quiet import native_stderr_silenced
-from fl_client.webcam.recorder import Outputs, check_outputs, open_recorders
-from fl_client.webcam.registry import source_of, wait_for_first
-from fl_client.webcam.source import Source, open_source
+from fl_client.webcam.quotes import Quotes, read_quotes
+from fl_client.webcam.recorder import Files, Outputs, open_recorders, open_recording
+from fl_client.webcam.registry import wait_for_first
+from fl_client.webcam.screen import MarkedWindow, Screen
+from fl_client.webcam.seen import Seen
+from fl_client.webcam.smoothing import SmoothingSettings
+from fl_client.webcam.source import Source
+from fl_client.webcam.stream import check_source, open_any
+from fl_client.webcam.timings import Timings
 from fl_client.webcam.watcher import ModelWatcher
 from fl_client.webcam.window import open_window
 
+ModelOption = partial(typer.Option, rich_help_panel="Which model")
+ScreenOption = partial(typer.Option, rich_help_panel="On the screen")
+FilesOption = partial(typer.Option, rich_help_panel="What is written")
+FacesOption = partial(typer.Option, rich_help_panel="Finding and reading faces")
+PageOption = partial(typer.Option, rich_help_panel="In the browser")
+
 INTERRUPTED = 130
+UNSURE_BELOW = 0.45
+"""Below it the base model is more often wrong than right (`python -m benchmarks.webcam_screen`)."""
 
 
 def webcam(
-    source: Annotated[str, typer.Option(help="A camera's index, or a video, a picture or a folder of pictures.")] = "0",
+    source: Annotated[
+        str, typer.Option(help="A camera's index, an rtsp:// address, or a video, a picture or a folder of pictures.")
+    ] = "0",
     registry: Annotated[
-        Path | None, typer.Option(help="Registry folder: its newest model, and newer ones as they appear.")
+        Path | None,
+        ModelOption(help="Registry folder: its newest model, and newer ones as they appear. Default: the one used last."),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="One published version's folder, used throughout.")] = None,
-    trust: Annotated[
-        str | None, typer.Option(help="The publisher's key file or fingerprint. Default: the key met first.")
+    model: Annotated[
+        Path | None,
+        ModelOption(help="One published version's folder, used throughout; or `base`, the one that ships with emofl."),
     ] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="Open no window.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Write what is shown: .mp4, or .png or .jpg of one picture.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write one line per face: frame, box, label, probabilities.")] = None,
+    trust: Annotated[str | None, ModelOption(help="The publisher's key file or fingerprint. Default: the key met first.")] = None,
+    headless: Annotated[bool, ScreenOption("--headless", help="Open no window.")] = False,
+    output: Annotated[Path | None, FilesOption(help="Write what is shown: .mp4, or .png or .jpg of one picture.")] = None,
+    csv: Annotated[Path | None, FilesOption(help="Write one line per face: frame, box, label, probabilities.")] = None,
+    parquet: Annotated[Path | None, FilesOption(help="The same as a .parquet table.")] = None,
+    record: Annotated[bool, FilesOption("--record", help="Begin recording at once, as with the key r.")] = False,
+    snapshots: Annotated[Path, FilesOption(help="Folder for the snapshots and recordings of the keys s and r.")] = Path(),
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     loop: Annotated[
         bool, typer.Option("--loop", help="Play a video again and again, in its own time, as if it were a camera.")
     ] = False,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Show and record as in a mirror.")] = False,
-    min_confidence: Annotated[float, typer.Option(min=0.0, max=1.0, help="Say 'unsure' below this probability.")] = 0.0,
-    detector: Annotated[str, typer.Option(help="Which face detector: haar.")] = "haar",
+    mirror: Annotated[bool, ScreenOption("--mirror", help="Show and record as in a mirror.")] = False,
+    heatmap: Annotated[bool, ScreenOption("--heatmap", help="Show where in a face the model finds what it says.")] = False,
+    quotes: Annotated[bool, ScreenOption("--quotes", help="Show a line of text for the emotion of the largest face.")] = False,
+    quotes_from: Annotated[Path | None, ScreenOption(help="Your own lines: a file of `emotion: text`.")] = None,
+    min_confidence: Annotated[float, ScreenOption(min=0.0, max=1.0, help="Say 'unsure' below this probability.")] = UNSURE_BELOW,
+    detector: Annotated[str, FacesOption(help=f"Which face detector: {', '.join(detector_names())}.")] = AUTO,
     detect_size: Annotated[
-        int, typer.Option(min=64, max=4096, help="Longest side in pixels for detection; more finds smaller faces, slower.")
-    ] = 320,
-    threads: Annotated[int, typer.Option(min=1, max=64, help="CPU threads for one classification.")] = 1,
+        int | None,
+        FacesOption(min=64, max=4096, help="Longest side in pixels for detection; more finds smaller faces, slower."),
+    ] = None,
+    get_detector: Annotated[
+        bool, FacesOption("--get-detector", help="Download a better face detector with pip (35 MB, once), and end.")
+    ] = False,
+    threads: Annotated[int, FacesOption(min=1, max=64, help="CPU threads for one classification.")] = 1,
+    benchmark: Annotated[bool, FacesOption("--benchmark", help="Print at the end how many milliseconds each step took.")] = False,
+    serve: Annotated[
+        bool, PageOption("--serve", help="Show it as a page for this machine's browsers, whose camera it uses.")
+    ] = False,
+    port: Annotated[int, PageOption(min=0, max=65535, help="Where --serve listens, on 127.0.0.1.")] = 8460,
 ) -> None:
-    """Label the faces that a camera, a video or pictures show. No frame leaves this machine; q or Esc quits."""
-    check_outputs(output, csv)
-    models = source_of(model, registry, trust)
-    finder = make_detector(detector, longest_side=detect_size)
+    """Label the faces that a camera, a video or pictures show. No frame leaves this machine; ? shows the keys, q quits."""
+    if serve:
+        from fl_client.webcam.serving import serve_page
+
+        with _sigterm_stops():
+            serve_page(model, registry, trust, port, _say)
+        return
+    if get_detector:
+        fetch_blaze(_say)
+        return
+    files = Files(output, csv, parquet)
+    files.check()
+    check_source(source)
+    choice = choose_model(model, registry, trust, _say)
+    lines = read_quotes(quotes_from) if quotes_from else Quotes()
+    view = View(heatmap=heatmap, mirror=mirror, quotes=quotes or quotes_from is not None)
     with native_stderr_silenced(), _sigterm_stops(), ExitStack() as stack:
-        if registry is not None and not headless:
-            wait_for_first(registry, _say)
-        classifier = Classifier(models.newest(), threads)
+        finder = make_detector(detector, detect_size, _say)
+        if choice.follow is not None and not headless:
+            wait_for_first(choice.follow, _say)
+        classifier = Classifier(choice.source.newest(), threads)
         _introduce(classifier.model)
 
         def opened() -> Source:
-            return open_source(source, lambda sentence: _say(sentence, warning=True))
+            return open_any(source, lambda sentence: _say(sentence, warning=True))
 
         frames_from = stack.enter_context(closing(LoopingSource(opened) if loop else opened()))
-        live = frames_from.facts.kind.live
-        if headless and (live or loop) and frames is None and output is None and csv is None:
-            raise ConfigError("This would show nothing and never end: add --output, --csv or --frames to --headless.")
+        facts, classes = frames_from.facts, classifier.model.classes
+        live = facts.kind.live
+        if headless and (live or loop) and frames is None and not record and not any(files):
+            raise ConfigError("This would show nothing and never end: add --output, --csv, --record or --frames to --headless.")
         window = None if headless else stack.enter_context(closing(open_window("emofl")))
-        outputs = Outputs(open_recorders(output, csv, frames_from.facts, classifier.model.classes), live)
+        recorders = open_recorders(files, facts, classes)
+        folder = snapshots.expanduser()
+        outputs = Outputs(recorders, live, lambda: open_recording(folder, facts, classes))
+        screen = Screen(outputs, folder, view, lines, facts.kind.stills, _say)
         camera = CameraLoop(
             source=frames_from,
             detector=finder,
             classifier=classifier,
             outputs=outputs,
-            settings=LoopSettings(frames, mirror, min_confidence),
-            window=window,
+            settings=LoopSettings(frames, smoothing=SmoothingSettings(least=min_confidence)),
+            window=None if window is None else MarkedWindow(window, screen),
             say=_say,
+            painter=screen.paint,
+            heatmaps=heatmap or window is not None,
         )
+
+        def obey(key: str, seen: Seen) -> bool:
+            again = screen.pressed(key, seen)
+            camera.paused = screen.paused
+            return again
+
+        camera.on_key = obey
+        screen.remind("? shows the keys")
         try:
             with outputs, _progress(frames_from, frames, shown=headless) as camera.tick:
-                if registry is None:
+                if record:
+                    outputs.start()
+                if choice.follow is None:
                     camera.run()
                 else:
-                    with ModelWatcher(models, classifier, lambda newer: Classifier(newer, threads)) as camera.watcher:
+                    choice.keep_in_mind(headless)
+                    with ModelWatcher(choice.source, classifier, lambda newer: Classifier(newer, threads)) as camera.watcher:
                         camera.run()
         except KeyboardInterrupt:
             if headless and not live:
                 raise typer.Exit(INTERRUPTED) from None
         finally:
-            _conclude(camera, outputs)
+            _conclude(camera, outputs, benchmark)
 
 
 def _introduce(model: LoopModel) -> None:
@@ -103,10 +171,23 @@ def _introduce(model: LoopModel) -> None:
     _say(model.promise, warning=not model.private)
 
 
-def _conclude(loop: CameraLoop, outputs: Outputs) -> None:
+def _conclude(loop: CameraLoop, outputs: Outputs, benchmark: bool) -> None:
     out.print(escape(loop.tally.summary(loop.source.dropped)), soft_wrap=True)
     for path in outputs.kept:
         out.print(f"Written: {escape(str(path))}", soft_wrap=True)
+    if benchmark and loop.tally.frames:
+        out.print(_breakdown(loop.tally.timings))
+
+
+def _breakdown(timings: Timings) -> Table:
+    """What `--benchmark` prints: waiting for the camera and for the person is no part of it."""
+    table = Table("step", *(f"{name} ms" for name in ("mean", "median", "p95", "most")), "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in timings.rows():
+        figures = (f"{value:.2f}" for value in (row.mean, row.median, row.p95, row.most))
+        table.add_row(row.stage, *figures, f"{row.share:.0%}")
+    return table
 
 
 def _say(sentence: str, warning: bool = False) -> None:

@@ -5,13 +5,13 @@ The value travels inside the published manifest, so whoever runs a model prepare
 
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-Box = tuple[int, int, int, int]
-"""x, y, width, height in pixels; may reach beyond the picture."""
+from models.faces.crop import Box, crop_face, to_grey
+
+__all__ = ["Box", "Preprocessing"]
 
 
 class Preprocessing(BaseModel):
@@ -38,28 +38,11 @@ class Preprocessing(BaseModel):
 
     def grey(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA uint8 -> (H, W) uint8."""
-        if picture.ndim == 2:
-            return picture
-        if picture.shape[2] == 1:
-            return picture[:, :, 0]
-        code = cv2.COLOR_BGRA2GRAY if picture.shape[2] == 4 else cv2.COLOR_BGR2GRAY
-        return np.asarray(cv2.cvtColor(picture, code), dtype=np.uint8)
+        return to_grey(picture)
 
     def crop(self, picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
         """The square around `box`, widened by the margin, as (size, size) uint8 grey."""
-        x, y, width, height = box
-        side = max(1, round(max(width, height) * (1 + 2 * self.crop_margin)))
-        left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
-        rows, columns = picture.shape[:2]
-        ys = np.clip(np.arange(top, top + side), 0, rows - 1)
-        xs = np.clip(np.arange(left, left + side), 0, columns - 1)
-        inside = left >= 0 and top >= 0 and left + side <= columns and top + side <= rows
-        face = picture[top : top + side, left : left + side] if inside else picture[ys][:, xs]
-        face = self.grey(face)
-        if side != self.size:
-            how = cv2.INTER_AREA if side > self.size else cv2.INTER_LINEAR
-            face = np.asarray(cv2.resize(face, (self.size, self.size), interpolation=how), dtype=np.uint8)
-        return np.ascontiguousarray(face)
+        return crop_face(picture, box, self.size, self.crop_margin)
 
     def whole(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A picture that already is a face crop, as (size, size) uint8 grey: no margin is added."""

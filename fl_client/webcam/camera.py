@@ -59,6 +59,7 @@ class CameraReader:
     Attributes:
         first: (H, W, 3) uint8, the picture that proved that it works.
         fps: its frame rate by its own word; 0 when it does not say.
+        started: when `newest` began, by `time.monotonic`.
     """
 
     def __init__(self, index: int) -> None:
@@ -71,6 +72,7 @@ class CameraReader:
             raise DeviceError(_why_not(index, opened))
         self.first: NDArray[np.uint8] = np.asarray(first, dtype=np.uint8)
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.started = time.monotonic()
         self._slot: NewestSlot[tuple[NDArray[np.uint8], float]] = NewestSlot()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._pump, name="camera", daemon=True)
@@ -86,6 +88,7 @@ class CameraReader:
         Raises:
             DeviceError: the camera stopped giving pictures.
         """
+        self.started = time.monotonic()
         self._thread.start()
         yield self.first, 0.0
         while (taken := self._slot.take(PATIENCE_SECONDS)) is not None:
@@ -103,13 +106,13 @@ class CameraReader:
             self._capture.release()
 
     def _pump(self) -> None:
-        started = last = time.monotonic()
+        last = self.started
         while not self._stop.is_set():
             ok, picture = self._capture.read()
             now = time.monotonic()
             if ok and picture is not None:
                 last = now
-                self._slot.put((np.asarray(picture, dtype=np.uint8), now - started))
+                self._slot.put((np.asarray(picture, dtype=np.uint8), now - self.started))
             elif now - last > PATIENCE_SECONDS / 5:
                 break
             else:

@@ -4,22 +4,27 @@ The loop calls `probabilities` once per frame; a new model version becomes a new
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ModelError
 from fl_client.webcam.model import LoopModel
+from models.faces.light import relit
 from models.preprocess import Box, Preprocessing
 
 PROVIDERS = ["CPUExecutionProvider"]
 
 
 def model_inputs(preprocessing: Preprocessing, picture: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 and N boxes -> (N, 1, size, size) float32, made by the very functions that training uses."""
+    """(H, W, 3) uint8 and N boxes -> (N, 1, size, size) float32, made by the very functions that training uses.
+
+    Only a face in bad light is given a training face's contrast in between (`models.faces.light`).
+    """
     if not boxes:
         return np.empty((0, 1, preprocessing.size, preprocessing.size), dtype=np.float32)
-    return preprocessing.normalise(np.stack([preprocessing.crop(picture, box) for box in boxes]))
+    return preprocessing.normalise(np.stack([relit(preprocessing.crop(picture, box)) for box in boxes]))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -28,11 +33,29 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
+HEAT = "heatmap"
+"""Name of the output, (N, C, h, w), that shows where in the face each class is seen; models without it have no heatmap."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model says of N faces.
+
+    Attributes:
+        probabilities: (N, C) float32; each row sums to 1, columns follow `model.classes`.
+        heat: (N, C, h, w) float32 class activation maps, or None: not asked for, or the model gives none.
+    """
+
+    probabilities: NDArray[np.float32]
+    heat: NDArray[np.float32] | None = None
+
+
 class Classifier:
     """A published model, ready to run.
 
     Attributes:
         model: what it runs, with its classes, preprocessing, version and privacy statement.
+        has_heat: whether it can say where in the face it saw what.
     """
 
     def __init__(self, model: LoopModel, threads: int = 1) -> None:
@@ -55,10 +78,12 @@ class Classifier:
         try:
             self._session = onnxruntime.InferenceSession(model.onnx, options, providers=PROVIDERS)
             self._input = self._session.get_inputs()[0].name
-            self._output = self._session.get_outputs()[0].name
+            names = [output.name for output in self._session.get_outputs()]
+            self._output = names[0]
+            self.has_heat = HEAT in names[1:]
             size = model.preprocessing.size
             blank = np.zeros((2, size, size), dtype=np.uint8)
-            self._run(model.preprocessing.normalise(blank))
+            self._run(model.preprocessing.normalise(blank), self.has_heat)
         except ModelError:
             raise
         except Exception as error:
@@ -74,15 +99,24 @@ class Classifier:
         Raises:
             ModelError: the model's answer is not finite.
         """
-        if not boxes:
-            return np.empty((0, len(self.model.classes)), dtype=np.float32)
-        return softmax(self._run(model_inputs(self.model.preprocessing, picture, boxes)))
+        return self.read(picture, boxes).probabilities
 
-    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = np.asarray(self._session.run([self._output], {self._input: inputs})[0])
+    def read(self, picture: NDArray[np.uint8], boxes: Sequence[Box], heat: bool = False) -> Reading:
+        """As `probabilities`, with the heatmaps if they are asked for and the model gives them."""
+        if not boxes:
+            return Reading(np.empty((0, len(self.model.classes)), dtype=np.float32))
+        logits, maps = self._run(model_inputs(self.model.preprocessing, picture, boxes), heat and self.has_heat)
+        return Reading(softmax(logits), maps)
+
+    def _run(self, inputs: NDArray[np.float32], heat: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        wanted = [self._output, HEAT] if heat else [self._output]
+        answers = [np.asarray(answer) for answer in self._session.run(wanted, {self._input: inputs})]
+        logits = answers[0]
         expected = (len(inputs), len(self.model.classes))
         if logits.shape != expected:
             raise ModelError(f"The model {self.model.version} answers {logits.shape} where its manifest promises {expected}.")
-        if not np.isfinite(logits).all():
+        if heat and (answers[1].ndim != 4 or answers[1].shape[:2] != expected):
+            raise ModelError(f"The model {self.model.version} answers heatmaps {answers[1].shape}, not {(*expected, 'h', 'w')}.")
+        if not all(np.isfinite(answer).all() for answer in answers):
             raise ModelError(f"The model {self.model.version} answers with numbers that are not finite.")
-        return np.asarray(logits, dtype=np.float32)
+        return logits.astype(np.float32, copy=False), answers[1].astype(np.float32, copy=False) if heat else None

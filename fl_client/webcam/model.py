@@ -6,6 +6,7 @@ The rest of the loop sees `LoopModel` only; `registry.py` makes one from a verif
 from dataclasses import dataclass
 from typing import Protocol
 
+from fl_client.webcam.badge import Badge, Tone
 from models.preprocess import Preprocessing
 
 
@@ -22,6 +23,7 @@ class LoopModel:
         private: whether differential privacy protects whoever it was trained on.
         promise: the privacy statement in full.
         signer: fingerprint of the key that signed it, for people to compare.
+        badge: what the screen says of all that; None: `privacy` alone.
     """
 
     classes: tuple[str, ...]
@@ -32,6 +34,12 @@ class LoopModel:
     private: bool
     promise: str = ""
     signer: str = ""
+    badge: Badge | None = None
+
+    @property
+    def seal(self) -> Badge:
+        """The badge for the screen."""
+        return self.badge or Badge((self.privacy,), Tone.PRIVATE if self.private else Tone.ALARM)
 
 
 class ModelSource(Protocol):

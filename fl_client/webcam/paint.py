@@ -17,6 +17,12 @@ Canvas = NDArray[np.uint8]
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
 SMALLEST_TEXT = 8
+MOST_GLOW = 140
+"""Of 255: how much of the picture a map covers where it is strongest."""
+
+
+Layers = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""A picture that lets through what is under it, (h, w, 3) uint8 each: how much of the canvas stays, of 255, and what is added."""
 
 
 class Area(NamedTuple):
@@ -46,29 +52,60 @@ class Area(NamedTuple):
 def shade(canvas: Canvas, area: Area) -> None:
     """Darken an area to a quarter, so that white text stands out on it whatever the frame shows."""
     region = _region(canvas, area)
-    region //= 4
+    region >>= 2
 
 
 def fill(canvas: Canvas, area: Area, colour: Colour) -> None:
     """Paint an area over."""
-    _region(canvas, area)[:] = colour
+    if area.width > 0 and area.height > 0:
+        cv2.rectangle(canvas, area[:2], (area.x + area.width - 1, area.y + area.height - 1), colour, cv2.FILLED)
 
 
 def outline(canvas: Canvas, area: Area, colour: Colour, thickness: int) -> None:
-    """A frame of `colour` between two thin dark ones."""
-    corner = (area.x + area.width - 1, area.y + area.height - 1)
-    cv2.rectangle(canvas, (area.x, area.y), corner, BLACK, thickness + 2, cv2.LINE_AA)
-    cv2.rectangle(canvas, (area.x, area.y), corner, colour, thickness, cv2.LINE_AA)
+    """A frame of `colour` between two thin dark ones, its middle on the area's edge."""
+    half = thickness // 2
+    for grown, thick, shade_of in ((half + 1, thickness + 2, BLACK), (half, thickness, colour)):
+        x, y = area.x - grown, area.y - grown
+        width, height = area.width + 2 * grown, area.height + 2 * grown
+        fill(canvas, Area(x, y, width, thick), shade_of)
+        fill(canvas, Area(x, y + height - thick, width, thick), shade_of)
+        fill(canvas, Area(x, y, thick, height), shade_of)
+        fill(canvas, Area(x + width - thick, y, thick, height), shade_of)
 
 
 def write(canvas: Canvas, text: str, x: int, y: int, size: int, colour: Colour) -> None:
-    """One line of text whose top left corner is (x, y), `size` pixels to the em."""
-    mask = _mask(text, size)
-    rows, columns = mask.shape
-    top, left = max(0, -y), max(0, -x)
-    region = _region(canvas, Area(x, y, columns, rows))
-    part = mask[top : top + region.shape[0], left : left + region.shape[1], None].astype(np.uint16)
-    region[:] = (region * (255 - part) + np.asarray(colour, dtype=np.uint16) * part + 127) // 255
+    """One line of text whose top left corner is (x, y), `size` pixels to the em.
+
+    White only ever lightens and black only darkens what is there, which is quicker than to blend.
+    """
+    sprite = _lettering(text, size, colour)
+    region, part = _meeting(canvas, sprite, x, y)
+    if not region.size:
+        return
+    if colour == WHITE:
+        cv2.max(region, sprite[1][part], dst=region)
+    elif colour == BLACK:
+        cv2.min(region, sprite[0][part], dst=region)
+    else:
+        _lay(canvas, sprite, x, y)
+
+
+def stamp(canvas: Canvas, sprite: Layers, x: int, y: int) -> None:
+    """A small picture whose top left corner is (x, y)."""
+    _lay(canvas, sprite, x, y)
+
+
+def glow(canvas: Canvas, values: NDArray[np.float32], area: Area) -> None:
+    """Lay a map over an area: (h, w) float32 of any scale; the higher the warmer, and nothing where it is 0 or less."""
+    most = float(values.max(initial=0.0))
+    if not (most > 0 and np.isfinite(most)) or area.width < 1 or area.height < 1:
+        return
+    strength = np.clip(values / most, 0.0, 1.0).astype(np.float32)
+    strength = np.asarray(cv2.resize(strength, (area.width, area.height), interpolation=cv2.INTER_LINEAR))
+    level = np.asarray(255 * strength, dtype=np.uint8)
+    warm = np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), dtype=np.uint8)
+    alpha = np.asarray(cv2.convertScaleAbs(level, alpha=MOST_GLOW / 255), dtype=np.uint8)
+    _lay(canvas, layers(warm, alpha), area.x, area.y)
 
 
 def text_width(text: str, size: int) -> int:
@@ -98,6 +135,35 @@ def readable_on(colour: Colour) -> Colour:
     """Black or white, whichever stands out more on `colour`."""
     blue, green, red = colour
     return BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else WHITE
+
+
+def layers(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> Layers:
+    """From a (h, w, 3) uint8 picture and its (h, w) uint8 opacity."""
+    if not alpha.size:
+        return colours, colours
+    opacity = cv2.merge([alpha, alpha, alpha])
+    added = np.asarray(cv2.multiply(colours, opacity, scale=1 / 255), dtype=np.uint8)
+    return np.asarray(cv2.bitwise_not(opacity), dtype=np.uint8), added
+
+
+def _lay(canvas: Canvas, sprite: Layers, x: int, y: int) -> None:
+    region, part = _meeting(canvas, sprite, x, y)
+    if region.size:
+        region[:] = cv2.add(cv2.multiply(region, sprite[0][part], scale=1 / 255), sprite[1][part])
+
+
+def _meeting(canvas: Canvas, sprite: Layers, x: int, y: int) -> tuple[Canvas, tuple[slice, slice]]:
+    """Where canvas and sprite meet: that part of the canvas, and where it lies in the sprite."""
+    rows, columns = sprite[0].shape[:2]
+    top, left = max(0, -y), max(0, -x)
+    region = _region(canvas, Area(x, y, columns, rows))
+    return region, np.s_[top : top + region.shape[0], left : left + region.shape[1]]
+
+
+@lru_cache(maxsize=2048)
+def _lettering(text: str, size: int, colour: Colour) -> Layers:
+    mask = _mask(text, size)
+    return layers(np.full((*mask.shape, 3), colour, dtype=np.uint8), mask)
 
 
 def _region(canvas: Canvas, area: Area) -> Canvas:

@@ -1,12 +1,12 @@
-"""What the loop writes when asked: the annotated video or picture, and a table of what it saw.
+"""What the loop writes when asked: the annotated video or picture, and tables of what it saw.
 
 Files are for their owner only (0600), written beside their final place and renamed into it when they are whole.
 """
 
-import csv
 import os
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, DeviceError, EmoflError
 from fl_client.webcam.overlay import letterboxed
+from fl_client.webcam.parts import part_of, unused
 from fl_client.webcam.seen import Seen
 from fl_client.webcam.source import Facts, Kind
+from fl_client.webcam.tables import CsvTable, ParquetTable, check_parquet
 
 PICTURES = (".jpeg", ".jpg", ".png")
 LONGEST_GAP_SECONDS = 10.0
@@ -55,11 +57,12 @@ class VideoRecorder:
     def __init__(self, path: Path, facts: Facts) -> None:
         self.path = path
         self._facts = facts
-        self._part = _part_of(path)
+        self._part = part_of(path)
         width, height = facts.size
         even = (width + width % 2, height + height % 2)
         self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), facts.fps, even)
         self._written = 0
+        self._began: float | None = None
         if not self._writer.isOpened():
             self.discard()
             raise DeviceError(f"This OpenCV cannot write a {width}x{height} .mp4 video to {path}.")
@@ -94,7 +97,9 @@ class VideoRecorder:
     def _copies(self, seconds: float) -> int:
         if not self._facts.kind.live:
             return 1
-        due = int(seconds * self._facts.fps) + 1 - self._written
+        if self._began is None:
+            self._began = seconds
+        due = int((seconds - self._began) * self._facts.fps) + 1 - self._written
         return max(0, min(due, int(LONGEST_GAP_SECONDS * self._facts.fps)))
 
 
@@ -103,7 +108,7 @@ class PictureRecorder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._part = _part_of(path)
+        self._part = part_of(path)
         self._content = b""
 
     def write(self, seen: Seen) -> None:
@@ -128,109 +133,133 @@ class PictureRecorder:
         self._part.unlink(missing_ok=True)
 
 
-class TableRecorder:
-    """A .csv with one line per face: frame, seconds, name, model, box, label, confidence, and each class's probability.
-
-    `frame` counts from 0, `seconds` from the source's start, the box is in pixels of the unmirrored frame.
-    """
-
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        self.path = path
-        self._classes = tuple(classes)
-        self._part = _part_of(path)
-        self._file = self._part.open("w", newline="", encoding="utf-8")
-        self._table = csv.writer(self._file, lineterminator="\n")
-        columns = ("frame", "seconds", "name", "model", "x", "y", "width", "height", "label", "confidence")
-        self._table.writerow((*columns, *(f"p_{name}" for name in self._classes)))
-
-    def write(self, seen: Seen) -> None:
-        frame = seen.frame
-        try:
-            for face in seen.faces:
-                probabilities = dict(face.probabilities)
-                row = (frame.index, f"{frame.seconds:.3f}", frame.name, seen.version, *face.box, face.label)
-                shares = (f"{probabilities[name]:.6f}" for name in self._classes)
-                self._table.writerow((*row, f"{face.confidence:.6f}", *shares))
-        except OSError as error:
-            raise DeviceError(f"The table {self.path} could not be written: {error.strerror}.") from error
-
-    def keep(self) -> bool:
-        try:
-            self._file.close()
-        except OSError as error:
-            self.discard()
-            raise DeviceError(f"The table {self.path} could not be written: {error.strerror}.") from error
-        os.replace(self._part, self.path)
-        return True
-
-    def discard(self) -> None:
-        try:
-            self._file.close()
-        except OSError:
-            pass
-        finally:
-            self._part.unlink(missing_ok=True)
-
-
 class Outputs:
-    """The recorders of one run, as a context: what they wrote is kept when it ends well, else removed.
+    """What one run writes, as a context: what is begun is kept when the run ends well, else removed.
 
     Ctrl-C keeps what was written so far, and so does an error of a live camera: the time it recorded cannot be had
-    again.
+    again. Beside what is written throughout, the person may begin and end recordings as the loop runs.
+
+    Attributes:
+        kept: the files that are whole.
     """
 
-    def __init__(self, recorders: Sequence[Recorder], live: bool) -> None:
+    def __init__(self, recorders: Sequence[Recorder], live: bool, begin: Callable[[], Sequence[Recorder]] = lambda: ()) -> None:
+        """Args:
+        recorders: of the whole run.
+        begin: opens the recorders of a recording that the person begins.
+        """
         self._recorders = tuple(recorders)
+        self._begin = begin
+        self._recording: tuple[Recorder, ...] = ()
         self._live = live
         self.kept: list[Path] = []
 
     def __enter__(self) -> "Outputs":
         return self
 
+    @property
+    def recording(self) -> bool:
+        """Whether the person began a recording that goes on."""
+        return bool(self._recording)
+
+    @property
+    def writing(self) -> bool:
+        """Whether anything of what is seen goes to the disk."""
+        return bool(self._recorders or self._recording)
+
     def write(self, seen: Seen) -> None:
         """Give the frame to every recorder."""
-        for recorder in self._recorders:
+        for recorder in (*self._recorders, *self._recording):
             recorder.write(seen)
+
+    def start(self) -> None:
+        """Begin a recording, unless one goes on.
+
+        Raises:
+            DeviceError: its files cannot be made.
+        """
+        if not self._recording:
+            self._recording = tuple(self._begin())
+
+    def stop(self) -> list[Path]:
+        """End the recording that goes on; its files.
+
+        Raises:
+            DeviceError: a file could not be written whole; the others are kept.
+        """
+        recording, self._recording = self._recording, ()
+        before = len(self.kept)
+        if failures := self._keep(recording):
+            raise failures[0]
+        return self.kept[before:]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         keep = error is None or isinstance(error, KeyboardInterrupt) or (self._live and isinstance(error, EmoflError))
-        failures: list[DeviceError] = []
-        for recorder in self._recorders:
-            if not keep:
+        recorders = (*self._recorders, *self._recording)
+        if not keep:
+            for recorder in recorders:
                 recorder.discard()
-                continue
+            return
+        failures = self._keep(recorders)
+        if failures and not isinstance(error, EmoflError):
+            raise failures[0]
+
+    def _keep(self, recorders: Sequence[Recorder]) -> list[DeviceError]:
+        failures = []
+        for recorder in recorders:
             try:
                 if recorder.keep():
                     self.kept.append(recorder.path)
             except DeviceError as failure:
                 failures.append(failure)
-        if failures and not isinstance(error, EmoflError):
-            raise failures[0]
+        return failures
 
 
-def check_outputs(output: Path | None, table: Path | None) -> None:
-    """Refuse outputs that cannot be, before a camera is opened.
+@dataclass(frozen=True)
+class Files:
+    """The files that a run writes throughout, as its options name them.
 
-    Raises:
-        ConfigError: an ending is unknown, or both are one file.
+    Attributes:
+        output: .mp4, or .png or .jpg of one picture.
+        csv, parquet: tables of what was seen.
     """
-    if output is not None and output.suffix.lower() not in (".mp4", *PICTURES):
-        raise ConfigError(f"--output {output} must end in .mp4, or for a picture in .png or .jpg.")
-    if table is not None and table.suffix.lower() != ".csv":
-        raise ConfigError(f"--csv {table} must end in .csv.")
+
+    output: Path | None = None
+    csv: Path | None = None
+    parquet: Path | None = None
+
+    def __iter__(self) -> Iterator[Path]:
+        """Those that are asked for."""
+        return (path for path in (self.output, self.csv, self.parquet) if path is not None)
+
+    def check(self) -> None:
+        """Refuse what cannot be, before a camera is opened.
+
+        Raises:
+            ConfigError: an ending is unknown.
+            DependencyError: a .parquet table is asked for and pyarrow is not installed.
+        """
+        if self.output is not None and self.output.suffix.lower() not in (".mp4", *PICTURES):
+            raise ConfigError(f"--output {self.output} must end in .mp4, or for a picture in .png or .jpg.")
+        for option, path in (("csv", self.csv), ("parquet", self.parquet)):
+            if path is not None and path.suffix.lower() != f".{option}":
+                raise ConfigError(f"--{option} {path} must end in .{option}.")
+        if self.parquet is not None:
+            check_parquet()
 
 
-def open_recorders(output: Path | None, table: Path | None, facts: Facts, classes: Sequence[str]) -> list[Recorder]:
-    """The recorders that `--output` and `--csv` ask for; their part files exist from here on.
+def open_recorders(files: Files, facts: Facts, classes: Sequence[str]) -> list[Recorder]:
+    """The recorders of `files`; their part files exist from here on.
 
     Raises:
         ConfigError: a picture is asked for from a source of many frames, or an output is what is being read.
         DeviceError: a file cannot be created.
     """
-    check_outputs(output, table)
-    for path in (output, table):
-        if path is not None and path.exists() and any(path.samefile(file) for file in facts.files if file.exists()):
+    files.check()
+    for path in files:
+        if path.exists() and any(path.samefile(file) for file in facts.files if file.exists()):
             raise ConfigError(f"{path} is what is being read; choose another name for the output.")
+    output = files.output
     picture = output is not None and output.suffix.lower() in PICTURES
     if picture and facts.kind is not Kind.IMAGE:
         raise ConfigError(f"--output {output} is a picture, and a {facts.kind.value} has many frames: use .mp4.")
@@ -238,8 +267,10 @@ def open_recorders(output: Path | None, table: Path | None, facts: Facts, classe
     try:
         if output is not None:
             recorders.append(PictureRecorder(output) if picture else VideoRecorder(output, facts))
-        if table is not None:
-            recorders.append(TableRecorder(table, classes))
+        if files.csv is not None:
+            recorders.append(CsvTable(files.csv, classes))
+        if files.parquet is not None:
+            recorders.append(ParquetTable(files.parquet, classes))
     except EmoflError:
         for recorder in recorders:
             recorder.discard()
@@ -247,16 +278,18 @@ def open_recorders(output: Path | None, table: Path | None, facts: Facts, classe
     return recorders
 
 
-def _part_of(path: Path) -> Path:
-    """A new, empty file (0600) beside `path` with the same ending."""
-    if path.is_dir():
-        raise DeviceError(f"The output {path} is a folder; give the name of a file.")
+def open_recording(folder: Path, facts: Facts, classes: Sequence[str]) -> list[Recorder]:
+    """A new .mp4 and .csv in `folder`, named after the time, for a recording that the person begins.
+
+    Raises:
+        DeviceError: they cannot be made there.
+    """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise DeviceError(f"The output {path} cannot be created: {error.strerror}.") from error
-    os.close(handle)
-    return Path(name)
+        raise DeviceError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    path = unused(folder, f"emofl-{time.strftime('%Y%m%d-%H%M%S')}", (".mp4", ".csv"))
+    return open_recorders(Files(path.with_suffix(".mp4"), path.with_suffix(".csv")), facts, classes)
 
 
 def _with_even_sides(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,16 +6,14 @@ The camera command makes one `RegistrySource`; `ModelWatcher` asks it for news.
 import os
 import time
 from collections.abc import Callable
-from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
 from common.errors import ConfigError, IntegrityError
+from fl_client.webcam.badge import badge_of
 from fl_client.webcam.model import LoopModel
 from models.known_publishers import default_state_folder
-from models.manifest import PrivacyStatement
 from models.published import LATEST, PublishedModel, Trust, newer_than, open_published
 
-NON_PRIVATE = "NON-PRIVATE"
 LONGEST_RUN_NAME = 24
 
 
@@ -47,25 +45,21 @@ class RegistrySource:
 def loop_model(published: PublishedModel) -> LoopModel:
     """A verified version as the loop uses it."""
     manifest = published.manifest
+    badge = badge_of(manifest)
+    statements = [one for one in (manifest.privacy, manifest.client_privacy) if one is not None]
+    promises = [one for one in statements if one.private] or statements[:1]
     run = manifest.run if len(manifest.run) <= LONGEST_RUN_NAME else manifest.run[: LONGEST_RUN_NAME - 3] + "..."
     return LoopModel(
         classes=manifest.model.classes,
         preprocessing=manifest.preprocessing,
         onnx=published.onnx_bytes(),
         version=f"run {run} round {manifest.round} #{manifest.sequence}",
-        privacy=short_privacy(manifest.privacy),
-        private=manifest.privacy.private,
-        promise=" ".join((manifest.privacy.statement, *manifest.privacy.non_private)),
+        privacy=badge.promise,
+        private=badge.private,
+        promise=" ".join(text for one in promises for text in (one.statement, *one.non_private)),
         signer=published.fingerprint,
+        badge=badge,
     )
-
-
-def short_privacy(privacy: PrivacyStatement) -> str:
-    """For the screen, as in "record-level epsilon 7.94": rounded up, never down; or "NON-PRIVATE"."""
-    if not privacy.private or privacy.epsilon is None:
-        return NON_PRIVATE
-    epsilon = Decimal(repr(privacy.epsilon)).quantize(Decimal("0.01"), ROUND_CEILING).normalize()
-    return f"{privacy.unit}-level epsilon {epsilon:f}"
 
 
 def source_of(model: Path | None, registry: Path | None, trust: str | None) -> RegistrySource:

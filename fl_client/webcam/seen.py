@@ -1,11 +1,12 @@
 """What the loop found in one frame: the faces, and what the model says of each. Overlay and recorders read it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_client.webcam.detection import Point
 from fl_client.webcam.source import Frame
 from models.preprocess import Box
 
@@ -19,17 +20,37 @@ class Face:
     Attributes:
         box: in pixels of the frame.
         probabilities: (name, probability) of every class, the most likely first.
-        label: the most likely class, or `UNSURE` when its probability is below the least that is asked for.
+        label: what is shown: the class that the smoothing holds on to, mostly the most likely one, or `UNSURE`.
+        track: the number it keeps from frame to frame; None where nothing follows it.
+        heatmap: (h, w) float32 over the square that the model saw, how much each place speaks for the most likely class;
+            None where the model does not tell, or nobody asked.
+        keypoints: as `Detection.keypoints`.
     """
 
     box: Box
     probabilities: tuple[tuple[str, float], ...]
     label: str
+    track: int | None = None
+    heatmap: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    keypoints: tuple[Point, ...] | None = None
 
     @property
     def confidence(self) -> float:
-        """The highest probability."""
-        return self.probabilities[0][1]
+        """The probability of what is shown; of the most likely class where that is `UNSURE`."""
+        return dict(self.probabilities).get(self.label, self.probabilities[0][1])
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the loop runs, averaged over about a second; None where it is not known or means nothing.
+
+    Attributes:
+        fps: frames per second.
+        latency: milliseconds from the camera's picture to the screen.
+    """
+
+    fps: float | None = None
+    latency: float | None = None
 
 
 @dataclass(frozen=True)

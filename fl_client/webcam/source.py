@@ -54,12 +54,14 @@ class Frame:
         picture: (H, W, 3) uint8 blue-green-red.
         seconds: since the source's start (a camera's by the clock, a file's by its frame rate).
         name: the file it came from; empty for a camera.
+        taken: when a camera gave it, by `time.monotonic`; None for files.
     """
 
     index: int
     picture: Picture
     seconds: float
     name: str = ""
+    taken: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class CameraSource:
 
     def frames(self) -> Iterator[Frame]:
         for index, (picture, seconds) in enumerate(self._reader.newest()):
-            yield Frame(index, picture, seconds)
+            yield Frame(index, picture, seconds, taken=self._reader.started + seconds)
 
     def close(self) -> None:
         self._reader.close()
@@ -213,8 +215,8 @@ def open_source(text: str, warn: Callable[[str], None]) -> Source:
         return CameraSource(int(device[1]))
     if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         raise DeviceError(
-            f"Network streams ({address[1].lower()}://) cannot be used yet; "
-            "--source takes a camera's index, a video, a picture or a folder of pictures."
+            f"Network streams ({address[1].lower()}://) cannot be used; "
+            "--source takes a camera's index, an rtsp:// address, a video, a picture or a folder of pictures."
         )
     path = Path(text).expanduser()
     if path.is_dir():

@@ -28,7 +28,6 @@ from models.pretrained.manifest import (
     BaseManifest,
     parse_base_manifest,
 )
-from models.pretraining.heads import head_rows
 
 FOLDER = Path(__file__).parent
 """Where the shipped files lie."""
@@ -62,6 +61,8 @@ class Base:
                 f"The base model is {mine[0]} with stem stride {mine[1]}; it cannot start {config.name} with stem stride "
                 f"{config.stem_stride}. Use its variant and stride, or start from scratch."
             )
+        from models.pretraining.heads import head_rows  # brings torch, which who only reads the manifest can do without
+
         rows, last = head_rows(config.classes), self.manifest.last_layer
         return {
             name: array[rows] if name in (f"{last}.weight", f"{last}.bias") else array.copy()

@@ -1,5 +1,6 @@
 """Tiny but real parts for the camera loop: a signed ONNX model that tells bright faces from dark ones, and drawn frames."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from common.config import ModelConfig
 from fl_client.webcam.classifier import Classifier
+from fl_client.webcam.detection import Detection
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.source import Facts, Frame, Kind
 from fl_server.hub import PublishedVersion, Registry
@@ -103,10 +105,10 @@ class FakeDetector:
     name: str = "fake"
     calls: int = 0
 
-    def detect(self, picture: NDArray[np.uint8]) -> list[Box]:
+    def detect(self, picture: NDArray[np.uint8]) -> list[Detection]:
         self.before(self.calls)
         self.calls += 1
-        return list(self.boxes)
+        return [Detection(box, 1.0) for box in self.boxes]
 
 
 @dataclass
@@ -126,7 +128,8 @@ class FakeSource:
 
     def frames(self) -> Iterator[Frame]:
         for index, picture in enumerate(self.pictures):
-            yield Frame(index, picture, index / self.fps, "memory")
+            taken = time.monotonic() if self.kind.live else None
+            yield Frame(index, picture, index / self.fps, "memory", taken)
         if self.error is not None:
             raise self.error
 
@@ -155,6 +158,7 @@ def spied(classifier: Classifier) -> Spy:
 @pytest.fixture(autouse=True)
 def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -1,16 +1,18 @@
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from common.errors import ModelError
 from fl_client.webcam.classifier import Classifier, model_inputs, softmax
+from models.faces.light import DIM, relit
 from models.preprocess import Box, Preprocessing
 
 from .conftest import BRIGHT, CLASSES, DARK, brightness_onnx, frame_with, loop_model, spied
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+PICTURE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(10, axis=0).repeat(10, axis=1)
 BOXES = st.tuples(st.integers(-50, 170), st.integers(-50, 130), st.integers(1, 150), st.integers(1, 150))
 
 
@@ -20,8 +22,10 @@ BOXES = st.tuples(st.integers(-50, 170), st.integers(-50, 130), st.integers(1, 1
     st.sampled_from([Preprocessing(), Preprocessing(size=64, crop_margin=0.2, mean=0.4, std=0.3)]),
 )
 def test_the_loops_inputs_are_byte_for_byte_those_of_training(boxes: list[Box], preprocessing: Preprocessing) -> None:
+    """All but those of faces in bad light, which are given a training face's contrast."""
     inputs = model_inputs(preprocessing, PICTURE, boxes)
-    one_by_one = [preprocessing.normalise(preprocessing.crop(PICTURE, box)[None]) for box in boxes]
+    crops = [preprocessing.crop(PICTURE, box) for box in boxes]
+    one_by_one = [preprocessing.normalise((crop if crop.std() >= DIM else relit(crop))[None]) for crop in crops]
     assert inputs.shape == (len(boxes), 1, preprocessing.size, preprocessing.size)
     assert inputs.dtype == np.float32
     assert inputs.tobytes() == b"".join(made.tobytes() for made in one_by_one)
@@ -31,11 +35,47 @@ def test_the_loops_inputs_are_byte_for_byte_those_of_training(boxes: list[Box], 
 def test_a_training_picture_seen_in_a_frame_becomes_the_same_input(side: int) -> None:
     """Training reads a ready-made crop with `whole`; the loop finds the same pixels inside a larger frame."""
     preprocessing = Preprocessing()
-    crop = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    blocks = np.random.default_rng(side).integers(0, 256, (side // 6 + 1, side // 6 + 1, 3), dtype=np.uint8)
+    crop = blocks.repeat(6, axis=0).repeat(6, axis=1)[:side, :side]
     frame = frame_with([])
     frame[40 : 40 + side, 70 : 70 + side] = crop
     trained = preprocessing.normalise(preprocessing.whole(crop)[None])
     assert model_inputs(preprocessing, frame, [(70, 40, side, side)]).tobytes() == trained.tobytes()
+
+
+def test_a_dim_face_reaches_the_model_with_the_contrast_of_a_bright_one() -> None:
+    bright, dim = (model_inputs(Preprocessing(), (PICTURE * light).astype(np.uint8), [(10, 10, 90, 90)]) for light in (1.0, 0.1))
+    assert dim.std() > 0.8 * bright.std()
+    assert np.corrcoef(bright.ravel(), dim.ravel())[0, 1] > 0.95
+
+
+def test_heatmaps_come_with_the_probabilities_where_they_are_asked_for_and_the_model_gives_them() -> None:
+    plain = Classifier(loop_model())
+    assert not plain.has_heat
+    assert plain.read(PICTURE, [(10, 10, 50, 50)], heat=True).heat is None
+    seeing = Classifier(loop_model(onnx=with_heatmap(brightness_onnx())))
+    assert seeing.has_heat
+    assert seeing.read(PICTURE, [(10, 10, 50, 50)]).heat is None
+    reading = seeing.read(PICTURE, [(10, 10, 50, 50), (60, 10, 50, 50)], heat=True)
+    assert reading.heat is not None
+    assert reading.heat.shape == (2, len(CLASSES), 1, 1)
+    np.testing.assert_allclose(softmax(reading.heat[:, :, 0, 0]), reading.probabilities, atol=1e-6)
+
+
+def test_a_heatmap_of_another_shape_is_refused() -> None:
+    with pytest.raises(ModelError, match="answers heatmaps"):
+        Classifier(loop_model(onnx=with_heatmap(brightness_onnx(), flat=True)))
+
+
+def with_heatmap(content: bytes, flat: bool = False) -> bytes:
+    """A second output `heatmap`, (N, C, 1, 1), that repeats the logits."""
+    model = onnx.load_from_string(content)
+    places = numpy_helper.from_array(np.array([2] if flat else [2, 3]), "places")
+    model.graph.initializer.append(places)
+    model.graph.node.append(helper.make_node("Unsqueeze", ["logits", "places"], ["heatmap"]))
+    shape = ["batch", len(CLASSES), 1] + [1] * (not flat)
+    model.graph.output.append(helper.make_tensor_value_info("heatmap", TensorProto.FLOAT, shape))
+    return bytes(model.SerializeToString())
 
 
 def test_what_reaches_the_session_is_those_bytes_in_one_batch_for_all_faces() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, DependencyError
-from fl_client.webcam.detector import HaarDetector, make_detector
-from models.preprocess import Box
+from fl_client.webcam.detection import Detection, overlap
+from fl_client.webcam.detector import make_detector
+from fl_client.webcam.haar import HaarDetector
 from simulation.synthetic_scene import render_scene
 from tests.realdata import data_folder
 
@@ -21,7 +22,7 @@ def test_a_frame_without_faces_has_no_boxes() -> None:
 
 
 def test_an_unknown_detector_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no detector called 'hare'; choose one of: haar"):
+    with pytest.raises(ConfigError, match=r"no detector called 'hare'; choose one of: auto, .*haar"):
         make_detector("hare")
 
 
@@ -46,26 +47,18 @@ def test_boxes_are_in_pixels_of_the_whole_frame_from_left_to_right(monkeypatch: 
             return np.array([[200, 30, 40, 40], [10, 20, 30, 30]], dtype=np.int32)
 
     monkeypatch.setattr(cv2, "CascadeClassifier", Cascade)
-    detector = make_detector("haar", longest_side=320)
+    detector = make_detector("haar", 320)
     frame = np.zeros((480, 640, 3), dtype=np.uint8)
-    assert detector.detect(frame) == [(20, 40, 60, 60), (400, 60, 80, 80)]
-    assert detector.detect(frame[:100, :200]) == [(10, 20, 30, 30), (200, 30, 40, 40)]
+    assert detector.detect(frame) == [Detection((20, 40, 60, 60), 1.0), Detection((400, 60, 80, 80), 1.0)]
+    assert [found.box for found in detector.detect(frame[:100, :200])] == [(10, 20, 30, 30), (200, 30, 40, 40)]
     assert searched == [(240, 320), (100, 200)]
-
-
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
-    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    shared = max(0, width) * max(0, height)
-    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
 
 
 def test_drawn_people_are_found_where_their_faces_are() -> None:
     detector = make_detector("haar")
     wanted = found = false = 0
     for frame in render_scene(10, seed=1, people=2, fps=2.0):
-        boxes = detector.detect(frame.picture)
+        boxes = [found.box for found in detector.detect(frame.picture)]
         hits = sum(any(overlap(box, face.box) > 0.5 for box in boxes) for face in frame.faces)
         wanted, found, false = wanted + len(frame.faces), found + hits, false + len(boxes) - hits
     assert wanted == 20
@@ -87,7 +80,8 @@ def test_real_faces_are_found_where_the_training_crops_lie() -> None:
         ground = rng.integers(60, 200, (6, 8), dtype=np.uint8)
         frame = cv2.GaussianBlur(cv2.resize(ground, (640, 480), interpolation=cv2.INTER_CUBIC), (0, 0), 5)
         frame[y : y + side, x : x + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
-        for left, top, width, height in detector.detect(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)):
+        for found in detector.detect(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)):
+            left, top, width, height = found.box
             centre = left + width / 2, top + height / 2
             if x < centre[0] < x + side and y < centre[1] < y + side and width > side / 2:
                 widths.append(width / side)

@@ -1,6 +1,8 @@
 import csv
 import os
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from common.errors import ConfigError, DeviceError
-from fl_client.webcam.recorder import Outputs, check_outputs, open_recorders
+from common.errors import ConfigError, DependencyError, DeviceError
+from fl_client.webcam.recorder import Files, Outputs, open_recorders, open_recording
 from fl_client.webcam.seen import Seen, faces_of
 from fl_client.webcam.source import Facts, Frame, Kind
 
@@ -29,7 +31,7 @@ def seen(index: int, level: int = 100, size: tuple[int, int] = (64, 48), faces: 
 
 
 def record(out: Path | None, table: Path | None, facts: Facts, frames: list[Seen], error: BaseException | None = None) -> Outputs:
-    outputs = Outputs(open_recorders(out, table, facts, CLASSES), facts.kind.live)
+    outputs = Outputs(open_recorders(Files(out, table), facts, CLASSES), facts.kind.live)
     with outputs:
         for frame in frames:
             outputs.write(frame)
@@ -109,6 +111,85 @@ def test_the_table_has_a_line_per_face(tmp_path: Path) -> None:
     assert [first[f"p_{name}"] for name in CLASSES] == ["0.400000" if at == 3 else "0.100000" for at in range(len(CLASSES))]
 
 
+def test_without_pyarrow_a_parquet_table_is_refused_before_anything_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DependencyError, match=r"pip install 'emofl\[parquet\]', or use --csv"):
+        Files(parquet=Path("out.parquet")).check()
+
+
+def test_the_parquet_table_holds_what_the_csv_holds(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    frames = [seen(0, faces=2), seen(1), seen(2, faces=1, seconds=0.16)]
+    files = Files(csv=tmp_path / "out.csv", parquet=tmp_path / "out.parquet")
+    with Outputs(open_recorders(files, VIDEO, CLASSES), live=False) as outputs:
+        for frame in frames:
+            outputs.write(frame)
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in table] == [list(row) for row in rows]
+    assert [(row["frame"], row["x"], row["label"], row["face"]) for row in table] == [
+        (0, 0, CLASSES[3], None),
+        (0, 10, CLASSES[3], None),
+        (2, 0, CLASSES[3], None),
+    ]
+    assert table[2]["seconds"] == pytest.approx(0.16)
+    assert table[0][f"p_{CLASSES[3]}"] == pytest.approx(0.4)
+    assert stat.S_IMODE((tmp_path / "out.parquet").stat().st_mode) == 0o600
+
+
+def test_a_parquet_table_without_a_face_is_empty_and_whole(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with Outputs(open_recorders(Files(parquet=tmp_path / "out.parquet"), VIDEO, CLASSES), live=False) as outputs:
+        outputs.write(seen(0))
+    assert parquet.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+def test_a_recording_begins_and_ends_while_the_loop_runs(tmp_path: Path) -> None:
+    outputs = Outputs([], live=True, begin=lambda: open_recording(tmp_path / "new", CAMERA, CLASSES))
+    with outputs:
+        outputs.write(seen(0, seconds=3.0))
+        assert not outputs.writing
+        outputs.start()
+        assert outputs.recording
+        assert outputs.writing
+        for number, seconds in enumerate((5.0, 5.1, 5.2), start=1):
+            outputs.write(seen(number, faces=1, seconds=seconds))
+        video, table = outputs.stop()
+        outputs.write(seen(4, faces=1, seconds=6.0))
+        assert not outputs.writing
+    assert re.fullmatch(r"emofl-\d{8}-\d{6}\.mp4", video.name)
+    assert table == video.with_suffix(".csv")
+    assert outputs.kept == [video, table]
+    assert len(read_video(video)[0]) == 3
+    assert [line.split(",")[0] for line in table.read_text().splitlines()[1:]] == ["1", "2", "3"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted((video.name, table.name))
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_a_recording_that_goes_on_at_the_end_is_kept_and_an_error_leaves_nothing_of_it(tmp_path: Path) -> None:
+    for error, files in ((None, 2), (ValueError("broken"), 0)):
+        folder = tmp_path / str(files)
+        outputs = Outputs([], live=False, begin=lambda folder=folder: open_recording(folder, VIDEO, CLASSES))
+        outputs.start()
+        outputs.write(seen(0))
+        outputs.__exit__(type(error) if error else None, error, None)
+        assert len(list(folder.iterdir())) == len(outputs.kept) == files
+
+
+def test_two_recordings_of_one_second_do_not_share_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda form: "20260131-120000")
+    outputs = Outputs([], live=False, begin=lambda: open_recording(tmp_path, VIDEO, CLASSES))
+    for _ in range(2):
+        outputs.start()
+        outputs.write(seen(0))
+        outputs.stop()
+    assert [path.name for path in outputs.kept if path.suffix == ".mp4"] == [
+        "emofl-20260131-120000.mp4",
+        "emofl-20260131-120000-2.mp4",
+    ]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_picture_becomes_a_picture(tmp_path: Path, suffix: str) -> None:
     record(tmp_path / f"out{suffix}", None, IMAGE, [seen(0)])
@@ -130,7 +211,7 @@ def test_an_error_leaves_nothing_and_the_older_file_as_it_was(tmp_path: Path, fa
     ("facts", "error"), [(VIDEO, KeyboardInterrupt()), (CAMERA, KeyboardInterrupt()), (CAMERA, DeviceError("gone"))]
 )
 def test_what_cannot_be_had_again_is_kept_and_named(tmp_path: Path, facts: Facts, error: BaseException) -> None:
-    outputs = Outputs(open_recorders(tmp_path / "out.mp4", tmp_path / "out.csv", facts, CLASSES), facts.kind.live)
+    outputs = Outputs(open_recorders(Files(tmp_path / "out.mp4", tmp_path / "out.csv"), facts, CLASSES), facts.kind.live)
     outputs.write(seen(0, faces=1))
     outputs.__exit__(type(error), error, None)
     assert outputs.kept == [tmp_path / "out.mp4", tmp_path / "out.csv"]
@@ -164,16 +245,17 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("out", "table", "sentence"),
+    ("files", "sentence"),
     [
-        ("out.avi", None, "must end in .mp4"),
-        ("out", None, "must end in .mp4"),
-        (None, "out.txt", r"must end in \.csv"),
+        (Files(Path("out.avi")), "must end in .mp4"),
+        (Files(Path("out")), "must end in .mp4"),
+        (Files(csv=Path("out.txt")), r"must end in \.csv"),
+        (Files(parquet=Path("out.csv")), r"must end in \.parquet"),
     ],
 )
-def test_an_unknown_ending_is_refused(out: str | None, table: str | None, sentence: str) -> None:
+def test_an_unknown_ending_is_refused(files: Files, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        check_outputs(Path(out) if out else None, Path(table) if table else None)
+        files.check()
 
 
 def test_outputs_that_cannot_be_are_refused_with_nothing_left(tmp_path: Path) -> None:
@@ -191,8 +273,8 @@ def test_outputs_that_cannot_be_are_refused_with_nothing_left(tmp_path: Path) ->
         (tmp_path / "out.mp4", Facts(Kind.VIDEO, "a", (9000, 16), 10.0), DeviceError, "cannot write a 9000x16 .mp4"),
     ]:
         with pytest.raises(error, match=sentence):
-            open_recorders(out, None, facts, CLASSES)
+            open_recorders(Files(out), facts, CLASSES)
         assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(DeviceError, match="cannot be created"):
-        open_recorders(tmp_path / "out.mp4", tmp_path / "nowhere" / "out.csv", VIDEO, CLASSES)
+        open_recorders(Files(tmp_path / "out.mp4", tmp_path / "nowhere" / "out.csv"), VIDEO, CLASSES)
     assert sorted(tmp_path.iterdir()) == before

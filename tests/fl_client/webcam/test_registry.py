@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, IntegrityError
-from fl_client.webcam.registry import RegistrySource, short_privacy, source_of, wait_for_first
+from fl_client.webcam.badge import short_privacy
+from fl_client.webcam.registry import RegistrySource, source_of, wait_for_first
 from models.manifest import PrivacyStatement
 from tests.publishing import KEY, OTHER_KEY
 

@@ -57,8 +57,8 @@ class FakeCapture:
         ("broken.png", "is not a picture that OpenCV can read"),
         ("broken", "holds no picture that can be read"),
         ("fifo", "is not a file or folder"),
-        ("rtsp://user:secret@camera.local/stream", r"Network streams \(rtsp://\) cannot be used yet"),
-        ("https://example.org/a.mp4", r"Network streams \(https://\) cannot be used yet"),
+        ("http://user:secret@camera.local/stream", r"Network streams \(http://\) cannot be used"),
+        ("https://example.org/a.mp4", r"Network streams \(https://\) cannot be used"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_one_sentence(

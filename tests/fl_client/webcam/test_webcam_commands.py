@@ -10,16 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
+from common.emotions import EMOTIONS_8
 from fl_client import cli, webcam_commands
-from fl_client.webcam import detector
+from fl_client.webcam import base_model, detector
 from fl_client.webcam.classifier import Classifier
+from fl_client.webcam.marks import RED
 from fl_client.webcam.registry import RegistrySource
 from fl_client.webcam.window import QUIT
 from models.manifest import PrivacyStatement
 from simulation.synthetic_scene import write_scene_video
 from tests.publishing import OTHER_KEY
 
-from .conftest import BRIGHT, DARK, FakeDetector, FakeSource, Kind, frame_with, publish, read_video, write_video
+from .conftest import BRIGHT, DARK, FakeDetector, FakeSource, Kind, brightness_onnx, frame_with, publish, read_video, write_video
 
 LEFT, RIGHT = (20, 60, 80, 80), (180, 60, 80, 80)
 PICTURE = frame_with([(LEFT, 255), (RIGHT, 0)])
@@ -36,7 +38,7 @@ def video(tmp_path: Path) -> Path:
 def finder(monkeypatch: pytest.MonkeyPatch) -> FakeDetector:
     """What `--detector fake` uses."""
     fake = FakeDetector((LEFT, RIGHT))
-    monkeypatch.setitem(detector.DETECTORS, "fake", lambda longest_side: fake)
+    monkeypatch.setitem(detector.DETECTORS, "fake", lambda size: fake)
     return fake
 
 
@@ -71,11 +73,11 @@ def test_a_video_becomes_an_annotated_video_and_a_table(webcam: Command, video: 
 
 
 def test_drawn_people_go_all_the_way_from_video_to_labels(webcam: Command, registry: Path, tmp_path: Path) -> None:
-    """With the real detector: what the table says of a face is what the model says of the box it names."""
+    """With the real detector: what the table says first of a face is what the model says of the box it names."""
     write_scene_video(tmp_path / "scene.mp4", 4, seed=1, people=2)
     code, _, _ = webcam(
         "--detector", "haar", "--source", tmp_path / "scene.mp4", "--registry", registry, "--headless",
-        "--output", tmp_path / "out.mp4", "--csv", tmp_path / "out.csv", "--mirror",
+        "--output", tmp_path / "out.mp4", "--csv", tmp_path / "out.csv", "--mirror", "--min-confidence", 0,
     )  # fmt: skip
     assert code == 0
     pictures, _ = read_video(tmp_path / "scene.mp4")
@@ -83,8 +85,8 @@ def test_drawn_people_go_all_the_way_from_video_to_labels(webcam: Command, regis
     classifier = Classifier(RegistrySource(registry).newest())
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 8
-    for row in rows:
+    assert [row["face"] for row in rows] == ["1", "2"] * 4
+    for row in rows[:2]:
         x, y, width, height = (int(row[name]) for name in ("x", "y", "width", "height"))
         expected = classifier.probabilities(pictures[int(row["frame"])], [(x, y, width, height)])[0]
         got = [float(row[f"p_{name}"]) for name in classifier.model.classes]
@@ -129,9 +131,13 @@ def test_a_picture_becomes_an_annotated_picture(webcam: Command, registry: Path,
     ("options", "code", "sentence"),
     [
         (["--source", "nowhere.mp4", "--registry", "REGISTRY", "--headless"], 7, "The source nowhere.mp4 does not exist"),
-        (["--source", "rtsp://a/b", "--registry", "REGISTRY", "--headless"], 7, "Network streams (rtsp://) cannot be used yet"),
+        (["--source", "http://a/b", "--registry", "REGISTRY", "--headless"], 7, "Network streams (http://) cannot be used"),
+        (["--source", "rtsp://me:secret@/b", "--headless"], 2, "The stream's address is malformed"),
+        (["--source", "VIDEO", "--model", "VIDEO", "--registry", "REGISTRY", "--headless"], 2, "Give one of --registry FOLDER"),
+        (["--source", "VIDEO", "--quotes-from", "nowhere.txt", "--headless"], 2, "The quotes nowhere.txt cannot be read"),
+        (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--parquet", "a.csv"], 2, "must end in .parquet"),
+        (["--source", "VIDEO", "--headless", "--trust", "ab"], 2, "the base model comes with emofl itself"),
         (["--source", "VIDEO", "--registry", "REGISTRY"], 7, "There is no display here; use --headless --output"),
-        (["--source", "VIDEO", "--headless"], 2, "Give one of --registry FOLDER"),
         (["--source", "VIDEO", "--registry", "nowhere", "--headless"], 2, "The folder nowhere does not exist"),
         (["--source", "VIDEO", "--registry", "EMPTY", "--headless"], 5, "Nothing is published in"),
         (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--output", "a.gif"], 2, "must end in .mp4"),
@@ -170,10 +176,10 @@ def test_what_cannot_be_done_is_one_sentence_and_its_exit_code(
 
 
 def test_a_camera_without_window_or_end_is_refused(webcam: Command, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webcam_commands, "open_source", lambda text, warn: FakeSource([PICTURE], Kind.CAMERA))
+    monkeypatch.setattr(webcam_commands, "open_any", lambda text, warn: FakeSource([PICTURE], Kind.CAMERA))
     code, _, messages = webcam("--registry", registry, "--headless")
     assert code == 2
-    assert "would show nothing and never end: add --output, --csv or --frames" in messages
+    assert "would show nothing and never end: add --output, --csv, --record or --frames" in messages
     assert webcam("--registry", registry, "--headless", "--frames", 1)[0] == 0
 
 
@@ -187,7 +193,7 @@ def test_ctrl_c_keeps_and_names_what_was_written(
 
     finder.before = interrupt
     source = FakeSource([PICTURE] * 6, Kind.CAMERA if live else Kind.VIDEO, fps=10.0)
-    monkeypatch.setattr(webcam_commands, "open_source", lambda text, warn: source)
+    monkeypatch.setattr(webcam_commands, "open_any", lambda text, warn: source)
     code, printed, messages = webcam("--registry", registry, "--headless", "--output", tmp_path / "out.mp4")
     assert code == (0 if live else 130)
     assert printed.startswith("3 frames; ")
@@ -207,7 +213,7 @@ def test_the_screen_names_a_newer_model_once_it_is_taken_over(
             self.deadline = time.monotonic() + 30
 
         def show(self, canvas: Any) -> None:
-            self.shown.append(canvas[:45, :200])
+            self.shown.append(canvas[:60, :200])
             if len(self.shown) == 2:
                 publish(registry, 2)
 
@@ -219,7 +225,7 @@ def test_the_screen_names_a_newer_model_once_it_is_taken_over(
         def close(self) -> None: ...
 
     source = FakeSource([PICTURE] * 100_000, Kind.CAMERA)
-    monkeypatch.setattr(webcam_commands, "open_source", lambda text, warn: source)
+    monkeypatch.setattr(webcam_commands, "open_any", lambda text, warn: source)
     monkeypatch.setattr(webcam_commands, "open_window", lambda title: Window())
     code, printed, messages = webcam("--registry", registry)
     assert code == 0
@@ -230,7 +236,8 @@ def test_the_screen_names_a_newer_model_once_it_is_taken_over(
 def test_libraries_noise_never_reaches_the_person(video: Path, registry: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
     program = "from fl_client.cli import main; main()"
-    options = ["webcam", "--source", str(tmp_path / "broken.mp4"), "--registry", str(registry), "--headless"]
+    broken = str(tmp_path / "broken.mp4")
+    options = ["webcam", "--source", broken, "--registry", str(registry), "--detector", "haar", "--headless"]
     done = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 7
     lines = done.stderr.splitlines()
@@ -246,3 +253,106 @@ def test_the_loop_needs_neither_torch_nor_flower() -> None:
         "sys.exit(bool({'torch', 'flwr', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_without_a_registry_the_base_model_labels(webcam: Command, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_model, "_exported", lambda base, config: brightness_onnx(len(config.classes)))
+    code, printed, messages = webcam("--source", video, "--headless", "--frames", 2)
+    assert code == 0
+    assert printed.startswith("2 frames; 4 faces; ")
+    assert "Model: base model 20" in messages
+    assert "warning: NOT PRIVATE: " in messages
+
+
+def test_the_benchmark_is_a_table_of_milliseconds(webcam: Command, video: Path, registry: Path) -> None:
+    _, printed, _ = webcam("--source", video, "--registry", registry, "--headless", "--frames", 3, "--benchmark")
+    for step in ("detect", "classify", "draw", "whole frame", "p95 ms"):
+        assert step in printed
+    _, printed, _ = webcam("--source", video, "--registry", registry, "--headless", "--frames", 3)
+    assert "p95 ms" not in printed
+
+
+def test_record_writes_video_and_table_from_the_first_frame(webcam: Command, video: Path, registry: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "album"
+    code, printed, _ = webcam("--source", video, "--registry", registry, "--headless", "--record", "--snapshots", folder)
+    assert code == 0
+    table, film = sorted(folder.iterdir())
+    assert (table.suffix, film.suffix) == (".csv", ".mp4")
+    assert len(read_video(film)[0]) == 6
+    assert len(table.read_text().splitlines()) == 1 + 12
+    assert f"Written: {film}" in printed
+
+
+class Keys:
+    """A window whose person presses one key after each frame, and whose pauses end at once."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = list(keys)
+        self.shown: list[Any] = []
+
+    def show(self, canvas: Any) -> None:
+        self.shown.append(canvas.copy())
+
+    def key(self, wait: float | None = 0.0) -> str:
+        return self.keys.pop(0) if self.keys else QUIT
+
+    def close(self) -> None: ...
+
+
+def test_the_keys_reach_recording_snapshot_and_view(
+    webcam: Command, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = Keys("", "r", "", "s", "", "m", "", " ", "", " ", "", "r", "", QUIT)
+    monkeypatch.setattr(webcam_commands, "open_any", lambda text, warn: FakeSource([PICTURE] * 100, Kind.CAMERA, fps=10.0))
+    monkeypatch.setattr(webcam_commands, "open_window", lambda title: window)
+    code, _, messages = webcam("--registry", registry, "--snapshots", tmp_path / "album", "--mirror")
+    assert code == 0
+    assert [path.suffix for path in sorted((tmp_path / "album").iterdir())] in (
+        [".csv", ".mp4", ".png"],
+        [".csv", ".png", ".mp4"],
+        [".png", ".csv", ".mp4"],
+    )
+    assert "Saved emofl-" in messages
+    assert "Recorded emofl-" in messages
+    reds = [int((canvas == np.array(RED, dtype=np.uint8)).all(axis=2).sum()) > 500 for canvas in window.shown]
+    assert not reds[0]
+    assert any(reds)
+    assert not reds[-1]
+
+
+def test_the_registry_that_a_window_showed_is_the_one_used_next_time(
+    webcam: Command, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webcam_commands, "open_any", lambda text, warn: FakeSource([PICTURE] * 9, Kind.CAMERA))
+    monkeypatch.setattr(webcam_commands, "open_window", lambda title: Keys(QUIT))
+    assert webcam("--registry", registry)[0] == 0
+    code, _, messages = webcam()
+    assert code == 0
+    assert messages.startswith(
+        f"The registry used last: {registry} (--model base for the base model).\nModel: run demo round 1 #1"
+    )
+
+
+def test_no_password_of_a_stream_is_ever_printed(webcam: Command, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a real port that nobody listens on."""
+    code, printed, messages = webcam(
+        "--source", "rtsp://me:hunter2@127.0.0.1:9/x?k=hunter2", "--registry", registry, "--headless"
+    )
+    assert code == 7
+    assert "The stream rtsp://127.0.0.1:9/x gives no picture" in messages
+    assert "hunter2" not in printed + messages
+
+
+def test_what_is_more_often_wrong_than_right_is_unsure_unless_asked_otherwise(
+    webcam: Command, tmp_path: Path, registry: Path, finder: FakeDetector
+) -> None:
+    """A grey face tells the model nothing: eight classes share the probability."""
+    cv2.imwrite(str(tmp_path / "grey.png"), frame_with([(LEFT, 128)]))
+    finder.boxes = (LEFT,)
+    said = []
+    for options in ((), ("--min-confidence", 0)):
+        table = tmp_path / "out.csv"
+        assert webcam("--source", tmp_path / "grey.png", "--registry", registry, "--headless", "--csv", table, *options)[0] == 0
+        said.append(table.read_text().splitlines()[1].split(",")[10 - 1])
+    assert said[0] == "unsure"
+    assert said[1] in EMOTIONS_8
