@@ -1,6 +1,7 @@
 """From a torch model to ONNX, checked against torch each time. The server calls it for every model it publishes.
 
-The graph is traced once per architecture; afterwards only the weights in it are exchanged.
+The graph is traced once per architecture; afterwards only the weights in it are exchanged. Input `faces` (N, 1, size, size);
+outputs `logits` (N, C) and, for MobileNets, `heatmap` (N, C, h, w): where in the face each class is seen, see `models.heatmap`.
 """
 
 import io
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.errors import ModelError
+from models.heatmap import Explained, explains
+from models.onnx_forms import finish, prepare
 
 OPSET = 18
-INPUT, OUTPUT = "faces", "logits"
+INPUT, OUTPUT, HEATMAP = "faces", "logits", "heatmap"
 TOLERANCE = 1e-4
-"""Largest difference between ONNX Runtime's logits and torch's, relative to the largest logit where that exceeds 1."""
+"""Largest difference between ONNX Runtime's outputs and torch's, relative to the largest value where that exceeds 1."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 """Arrays by their names in the model's state dict."""
@@ -33,9 +36,11 @@ class OnnxTemplate:
 
     Attributes:
         size: side of the input in pixels: `faces` is (N, 1, size, size) float32, `logits` is (N, C) float32.
+        outputs: `logits`, and `heatmap` if the model is one that `models.heatmap` explains.
     """
 
     size: int
+    outputs: tuple[str, ...]
     _graph: Any
     _reference: nn.Module
 
@@ -49,7 +54,8 @@ class OnnxTemplate:
         reference = deepcopy(model).cpu().eval()
         names = set(reference.state_dict())
         _make_distinct(reference)
-        graph = _trace(reference, size)
+        outputs = (OUTPUT, HEATMAP) if explains(reference) else (OUTPUT,)
+        graph = _trace(reference, size, outputs)
         inside = {tensor.name for tensor in graph.graph.initializer}
         if inside != names:
             odd = ", ".join(sorted(inside ^ names)[:3])
@@ -59,7 +65,7 @@ class OnnxTemplate:
             )
         for tensor in graph.graph.initializer:
             tensor.ClearField("raw_data")
-        return cls(size, graph, reference)
+        return cls(size, outputs, graph, reference)
 
     def fill(self, weights: Weights) -> bytes:
         """The ONNX file of this architecture with `weights`, with the same outputs as torch for batches of 1 and 3.
@@ -96,22 +102,29 @@ class OnnxTemplate:
 
     def _compare(self, content: bytes, weights: Weights) -> None:
         self._reference.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
-        session = _session(content)
+        session = inference_session(content)
         generator = np.random.default_rng(0)
         for batch in (1, 3):
             faces = generator.standard_normal((batch, 1, self.size, self.size), dtype=np.float32)
-            with torch.inference_mode():
-                expected = self._reference(torch.from_numpy(faces)).numpy()
-            got = session.run([OUTPUT], {INPUT: faces})[0]
-            if got.shape != expected.shape:
-                raise ModelError(f"The exported model gives logits of shape {got.shape}, torch {expected.shape}.")
-            difference = float(np.abs(got - expected).max())
-            allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-            if not difference <= allowed:
-                raise ModelError(
-                    f"The exported model does not agree with torch: logits differ by {difference:.2g} at batch size "
-                    f"{batch}, and {allowed:.2g} is allowed."
-                )
+            expected = self._expected(torch.from_numpy(faces))
+            for name, got, wanted in zip(self.outputs, session.run(list(self.outputs), {INPUT: faces}), expected, strict=True):
+                if got.shape != wanted.shape:
+                    raise ModelError(f"The exported model gives {name} of shape {got.shape}, torch {wanted.shape}.")
+                difference = float(np.abs(got - wanted).max())
+                allowed = TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+                if not difference <= allowed:
+                    raise ModelError(
+                        f"The exported model does not agree with torch: {name} differ by {difference:.2g} at batch size "
+                        f"{batch}, and {allowed:.2g} is allowed."
+                    )
+
+    def _expected(self, faces: torch.Tensor) -> list[NDArray[np.float32]]:
+        """torch's outputs: the logits of the model as it was built, not as it was traced."""
+        with torch.inference_mode():
+            expected = [self._reference(faces).numpy()]
+            if HEATMAP in self.outputs:
+                expected.append(Explained(self._reference)(faces)[1].numpy())
+        return expected
 
 
 def export_onnx(model: nn.Module, size: int) -> bytes:
@@ -136,33 +149,39 @@ def _make_distinct(model: nn.Module) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
-def _trace(model: nn.Module, size: int) -> Any:
+def _trace(model: nn.Module, size: int, outputs: tuple[str, ...]) -> Any:
+    traced = deepcopy(model)
+    prepare(traced)
+    if HEATMAP in outputs:
+        traced = Explained(traced).eval()
     buffer: Any = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                model,
+                traced,
                 (torch.zeros(2, 1, size, size),),
                 buffer,
                 dynamo=False,
                 opset_version=OPSET,
                 do_constant_folding=False,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                output_names=list(outputs),
+                dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)},
             )
         graph = onnx.load_from_string(buffer.getvalue())
+        for node in graph.graph.node:
+            node.ClearField("doc_string")
+        finish(graph)
         onnx.checker.check_model(graph, full_check=True)
     except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ModelError(f"The model cannot be exported to ONNX: {reason}.") from error
-    for node in graph.graph.node:
-        node.ClearField("doc_string")
     return graph
 
 
-def _session(content: bytes) -> Any:
+def inference_session(content: bytes) -> Any:
+    """The ONNX file `content` in ONNX Runtime, on one thread of the CPU."""
     import onnxruntime  # `common` comes first: it turns onnxruntime's telemetry off
 
     options = onnxruntime.SessionOptions()

@@ -111,8 +111,8 @@ def test_weights_of_another_shape_name_or_kind_are_refused(change: object, reaso
 def test_an_export_that_differs_from_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     template = OnnxTemplate.trace(network(0), 32)
     wrong = template.fill(weights_of(network(1)))
-    session = export._session
-    monkeypatch.setattr(export, "_session", lambda content: session(wrong))
+    session = export.inference_session
+    monkeypatch.setattr(export, "inference_session", lambda content: session(wrong))
     assert template.fill(weights_of(network(1))) == wrong
     with pytest.raises(ModelError, match="does not agree with torch"):
         template.fill(weights_of(network(2)))
@@ -120,7 +120,7 @@ def test_an_export_that_differs_from_torch_is_refused(monkeypatch: pytest.Monkey
 
 def test_a_difference_just_above_the_tolerance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     template, weights = OnnxTemplate.trace(network(0), 32), weights_of(network(0))
-    session = export._session
+    session = export.inference_session
 
     class Off:
         def __init__(self, content: bytes, by: float) -> None:
@@ -132,10 +132,10 @@ def test_a_difference_just_above_the_tolerance_is_refused(monkeypatch: pytest.Mo
                 logits[2, 3] += self.by
             return [logits]
 
-    monkeypatch.setattr(export, "_session", lambda content: Off(content, 5e-5))
+    monkeypatch.setattr(export, "inference_session", lambda content: Off(content, 5e-5))
     template.fill(weights)
     for by in (2e-4, float("nan")):
-        monkeypatch.setattr(export, "_session", lambda content, by=by: Off(content, by))
+        monkeypatch.setattr(export, "inference_session", lambda content, by=by: Off(content, by))
         with pytest.raises(ModelError, match="at batch size 3"):
             template.fill(weights)
 
