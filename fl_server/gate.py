@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fl_server.seats import Seats
+from fl_server.seats import Seats, network_of
 
 Headers = Mapping[str, str]
 
@@ -24,13 +24,15 @@ class Route:
         largest_body: bytes.
         seconds: by when the whole body must have arrived.
         inspected: whether the body is looked at before it is let in.
-        seats: for bodies under way, by sender; None sets no bound.
+        seats: for bodies under way, by sender, or by address for what is posted to the pages; None sets no bound.
+        admit: for what is posted to the pages: looks at path and headers before the body is read.
     """
 
     largest_body: int
     seconds: float
     inspected: bool = False
     seats: Seats | None = None
+    admit: "Admit | None" = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ class Gate:
         elif self._pages is not None and method in ("GET", "HEAD"):
             await self._pages(scope, _bodyless(receive), send)
         elif self._pages is not None and method == "POST" and path in self._page_posts:
-            await self._pass(self._page_posts[path], None, self._pages, scope, headers, receive, send)
+            route = self._page_posts[path]
+            refusal = route.admit(path, headers) if route.admit else None
+            await self._pass(route, refusal, self._pages, scope, headers, receive, send)
         else:
             await _refuse(send, Refusal(404, "not-found"))
 
@@ -108,7 +112,7 @@ class Gate:
         if refusal is not None:
             await _refuse(send, refusal)
             return
-        sender = self._sender(headers)
+        sender = self._sender(headers) if app is self._app else network_of((scope.get("client") or ("",))[0])
         if route.seats is not None and not route.seats.take(sender):
             await _refuse(send, Refusal(503, "busy"))
             return

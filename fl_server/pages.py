@@ -1,9 +1,11 @@
 """The pages for people on the HTTPS port: what this server is, how far it is, its models. The gate of `superlink` leads here.
 
-They are for anybody on the network, read-only, and need no script. What may be shown is decided in `fl_server.web.facts`.
+They are for anybody on the network, read-only, and need no script, but for the camera page (`models.web.site`), which has rules
+of its own. What may be shown is decided in `fl_server.web.facts`.
 """
 
 import asyncio
+import gzip
 import json
 import logging
 import time
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,12 +28,16 @@ from starlette.types import Message, Receive, Scope, Send
 from common.canonical import sha256
 from common.certificates import fingerprint, load_certificate
 from common.identity import PublicKey, grouped
+from fl_server.addresses import with_port
+from fl_server.predict import Predict
 from fl_server.seats import Seats, network_of
 from fl_server.server_folder import ServerFolder
 from fl_server.web.downloads import TYPES, Downloads, Limits, OpenFile, Stream
 from fl_server.web.facts import STATES, Facts, FactsReader
 from fl_server.web.plot import draw
-from models.manifest import MANIFEST, NOT_PRIVATE
+from models.manifest import MANIFEST, NOT_PRIVATE, ONNX
+from models.web.detection import shipped_detection
+from models.web.site import CameraSite
 
 log = logging.getLogger("emofl.server")
 
@@ -50,7 +57,7 @@ ALWAYS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-"""Headers of every answer. No HSTS: with an authority of its own it would lock out people whose browser does not know it yet."""
+"""Headers of every answer, unless it has its own. No HSTS: it would lock out people whose browser does not know the authority."""
 
 UNITS = {"record": "one face", "client": "all faces of a device"}
 """Whom a promise of privacy protects."""
@@ -72,14 +79,22 @@ class _Rendered:
 
 
 class Pages:
-    """ASGI application for GET and HEAD, to be run in one event loop.
+    """ASGI application for GET and HEAD, and for posts of pictures where they are asked for; to be run in one event loop.
 
     Args:
         publisher: whose signature a version needs to be shown or given out.
         ca_pem: the certificate of the server's authority.
+        predict: answers pictures that are posted; None answers none.
     """
 
-    def __init__(self, folder: ServerFolder, publisher: PublicKey, ca_pem: bytes, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folder: ServerFolder,
+        publisher: PublicKey,
+        ca_pem: bytes,
+        limits: Limits | None = None,
+        predict: Predict | None = None,
+    ) -> None:
         self._limits = limits or Limits()
         self._seats = Seats(self._limits.downloads, self._limits.per_address)
         self._reader, self._downloads = FactsReader(folder, publisher), Downloads(folder.registry, publisher)
@@ -89,14 +104,15 @@ class Pages:
         self._threads = ThreadPoolExecutor(THREADS, "pages")
         self._looking, self._until, self._trouble = asyncio.Lock(), 0.0, ""
         self._rendered: _Rendered | None = None
+        self._packing = asyncio.Lock()
+        self._pack: tuple[str, bytes] | None = None
         fixed = {
-            "/style.css": ((WEB / "style.css").read_bytes(), "text/css; charset=utf-8", "max-age=300"),
-            "/favicon.svg": ((WEB / "favicon.svg").read_bytes(), "image/svg+xml", "max-age=86400"),
             "/ca.pem": (ca_pem, "application/pem-certificate-chain", ASK_AGAIN),
             "/models/publisher.pub": (publisher.pem(), "application/x-pem-file", ASK_AGAIN),
             "/healthz": (b"ok\n", "text/plain; charset=utf-8", "no-store"),
         }
         routes = [Route(path, partial(_give, _response(*what))) for path, what in fixed.items()]
+        routes += CameraSite(server=True, detection=shipped_detection()).routes() + (predict.routes() if predict else [])
         routes += [
             Route("/", partial(self._page, "start")),
             Route("/status.json", partial(self._page, "status")),
@@ -113,7 +129,9 @@ class Pages:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in ALWAYS.items())]
+                own = {name for name, _ in message["headers"]}
+                more = ((name.encode(), value.encode()) for name, value in ALWAYS.items())
+                message["headers"] = [*message["headers"], *(header for header in more if header[0] not in own)]
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -150,6 +168,16 @@ class Pages:
                 "etag": f'"{file.digest}"',
                 "cache-control": FOR_EVER,
             }
+            if name == ONNX and "gzip" in request.headers.get("accept-encoding", "") and version == (await self._now()).newest:
+                content = await self._packed(file)
+                file = OpenFile(BufferedReader(BytesIO(content)), len(content), file.digest)
+                headers |= {
+                    "content-length": str(file.size),
+                    "etag": f'"{file.digest}-gzip"',
+                    "content-encoding": "gzip",
+                }
+            if name == ONNX:
+                headers["vary"] = "accept-encoding"
             if name != MANIFEST:
                 headers["content-disposition"] = f'attachment; filename="emofl-{version}-{name}"'
             if _is_known(request, headers["etag"]):
@@ -161,6 +189,20 @@ class Pages:
         finally:
             if not streams:
                 done()
+
+    async def _packed(self, file: OpenFile) -> bytes:
+        """The newest ONNX file compressed, once for everybody: browsers load it on the way to their camera."""
+        async with self._packing:
+            if self._pack is None or self._pack[0] != file.digest:
+
+                def work() -> bytes:
+                    with file.content:
+                        return gzip.compress(file.content.read(), 6, mtime=0)
+
+                self._pack = file.digest, await self._in_thread(work)
+            else:
+                file.content.close()
+            return self._pack[1]
 
     async def _now(self) -> _Rendered:
         async with self._looking:
@@ -243,7 +285,7 @@ def _words(facts: Facts) -> dict[str, Any]:
         "run": run,
         "done": run.last.round if run and run.last else 0,
         "state": STATES[run.state] if run else STATES["no-run"],
-        "address": f"{endpoint.address}:{endpoint.fleet_port}" if endpoint else "this address",
+        "address": with_port(endpoint.address, endpoint.fleet_port) if endpoint else "this address",
         "epsilon": epsilon,
         "epsilon_note": note,
         "warning": warning,

@@ -1,6 +1,7 @@
 """The pages for people: what they show, what they never show, and that nothing but published files can be reached."""
 
 import asyncio
+import gzip
 import json
 import re
 import shutil
@@ -33,6 +34,7 @@ from fl_server.superlink import SuperLink
 from fl_server.web.downloads import Limits
 from fl_server.web.plot import BOTTOM, HEIGHT, LEFT, MOST_POINTS, RIGHT, WIDTH, Point, draw, thin
 from models.manifest import PrivacyStatement
+from models.web.site import HEADERS
 from tests.deployed import ADMIN, Deployed, ask, write_identity
 from tests.publishing import KEY, OTHER_KEY, facts_of_round, onnx_of_round, publish, weights_of_round
 
@@ -557,3 +559,37 @@ def test_the_plot_puts_accuracies_where_they_belong() -> None:
 
 def test_a_run_that_was_never_evaluated_has_no_plot() -> None:
     assert draw([Point(0, 0, None, None)], 3, 7) is None
+
+
+def test_the_camera_page_is_linked_and_has_rules_of_its_own(site: Site) -> None:
+    client = site.client
+    assert 'href="/camera"' in client.get("/").text
+    page = client.get("/camera")
+    assert page.status_code == 200
+    assert page.headers.get_list("content-security-policy") == [HEADERS["content-security-policy"]]
+    assert page.headers.get_list("permissions-policy") == ["camera=(self), geolocation=(), microphone=()"]
+    assert client.get("/").headers["permissions-policy"].startswith("camera=()")
+
+
+def test_the_newest_onnx_file_is_compressed_once_for_browsers_and_others_get_it_as_it_was_signed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    compress = gzip.compress
+    monkeypatch.setattr("fl_server.pages.gzip.compress", lambda *args, **kwargs: (done.append(1), compress(*args, **kwargs))[1])
+    pages = site.pages
+
+    def raw_onnx(version: str, coding: str) -> httpx.Response:
+        return Browser(pages).get(f"/models/{version}/model.onnx", headers={"accept-encoding": coding})
+
+    newest, older = "000003-r0002", "000002-r0001"
+    for _ in range(2):
+        packed = raw_onnx(newest, "gzip, br")
+        assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "accept-encoding")
+        assert packed.content == onnx_of_round(2)
+    plain = raw_onnx(newest, "identity")
+    assert "content-encoding" not in plain.headers
+    assert plain.content == onnx_of_round(2)
+    assert plain.headers["etag"] != packed.headers["etag"]
+    assert "content-encoding" not in raw_onnx(older, "gzip").headers
+    assert len(done) == 1

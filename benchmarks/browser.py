@@ -1,0 +1,220 @@
+"""How fast the camera page is, and how much it loads: `python -m benchmarks.browser [--registry FOLDER] [--check]`.
+
+A headless Chromium with software rendering shows drawn people from a 640x480 file as its camera. Bytes are counted where they
+leave the server. CPU is that of the browser with all its processes. Without a registry it is the base model's network.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import typer
+from rich.table import Table
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.config import ModelConfig
+from common.console import command_line, out, run_command_line
+from common.errors import DependencyError, RunError
+from common.identity import SigningKey
+from fl_client.webcam.base_model import BaseSource
+from fl_client.webcam.serving import LocalPage, VerifiedFiles, best_detection, make_app
+from fl_server.hub import Registry
+from models.export import weights_of
+from models.manifest import Cohort, ModelFacts, PrivacyStatement
+from models.mobilenet import build_model
+from models.pretrained import open_base
+from models.web.site import CameraSite
+from simulation.synthetic_scene import render_scene
+from tests.browser import BrowserError, Chromium, Tab, find_chromium
+
+FPS_TARGET, MEGABYTES_TARGET, SECONDS_TARGET = 30.0, 8.0, 3.0
+FRAMES = 90
+
+
+@dataclass
+class Counted:
+    """An application whose answers' bodies are counted by path."""
+
+    app: ASGIApp
+    sent: dict[str, int]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                self.sent[scope["path"]] = self.sent.get(scope["path"], 0) + len(message.get("body", b""))
+            await send(message)
+
+        await self.app(scope, receive, count)
+
+
+def write_camera(path: Path, people: int) -> None:
+    """What the browser's camera shows, over and over."""
+    frames = render_scene(FRAMES, seed=3, people=people, fps=30.0)
+    path.write_bytes(b"".join(cv2.imencode(".jpg", frame.picture)[1].tobytes() for frame in frames))
+
+
+def publish_base(folder: Path) -> tuple[Path, SigningKey]:
+    """A registry with the base model's network."""
+    base = open_base()
+    model = BaseSource().newest()
+    config = ModelConfig(name=base.manifest.variant, stem_stride=base.manifest.stem_stride, classes=model.classes)
+    facts = ModelFacts(
+        model=config,
+        preprocessing=model.preprocessing,
+        run="benchmark",
+        round=0,
+        created="2026-01-31T12:00:00Z",
+        cohort=Cohort(asked=0, accepted=0),
+        privacy=PrivacyStatement.absent("public pictures"),
+        init="base",
+    )
+    key = SigningKey.generate()
+    Registry(folder, key).publish(weights_of(build_model(config)), model.onnx, facts)
+    return folder, key
+
+
+def family(process: int) -> Iterator[int]:
+    """A process and all that descend from it."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents.setdefault(int((entry / "stat").read_text().rpartition(")")[2].split()[1]), []).append(int(entry.name))
+            except OSError:
+                continue
+    waiting = [process]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        waiting += parents.get(one, [])
+
+
+def cpu_seconds(process: int) -> float:
+    """That a process and its descendants have used."""
+    ticks = 0
+    for one in family(process):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+WATCH = """(() => {
+  globalThis.seen = { frames: 0, read: 0, find: 0, classify: 0, latency: 0 };
+  let last = 0;
+  const look = () => {
+    const now = emofl.speed.frames.at(-1);
+    if (now !== last && emofl.speed.spent) {
+      last = now;
+      seen.frames += 1;
+      for (const part of ["read", "find", "classify"]) seen[part] += emofl.speed.spent[part];
+      seen.latency += emofl.speed.latency;
+    }
+    setTimeout(look, 2);
+  };
+  look();
+})()"""
+
+
+def measure(tab: Tab, chromium: Chromium, address: str, seconds: float) -> dict[str, Any]:
+    """One visit of a browser that has nothing in its cache."""
+    began = time.monotonic()
+    tab.open(address)
+    tab.wait_for("globalThis.emofl?.state.model != null")
+    ready = time.monotonic() - began
+    tab.click("start")
+    tab.wait_for("emofl.speed.frames.length > 0")
+    first = time.monotonic() - began
+    time.sleep(1)
+    tab.run(WATCH)
+    cpu, since = cpu_seconds(chromium.pid), time.monotonic()
+    time.sleep(seconds)
+    seen = tab.run("seen")
+    wall, cpu = time.monotonic() - since, cpu_seconds(chromium.pid) - cpu
+    frames = max(1, seen["frames"])
+    parts = {part: seen[part] / frames for part in ("read", "find", "classify", "latency")}
+    return {
+        "ready": ready,
+        "first": first,
+        "fps": seen["frames"] / wall,
+        "cpu_ms": 1000 * cpu / frames,
+        "cores": cpu / wall,
+    } | parts
+
+
+app = command_line("How fast the camera page is.")
+
+
+@app.command()
+def main(
+    registry: Annotated[
+        Path | None, typer.Option(help="Whose newest model is loaded (default: the base model's network).")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="For which frames are counted.")] = 10.0,
+    people: Annotated[int, typer.Option(min=1, max=4, help="Faces in view.")] = 2,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 8 when a target is missed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the camera page in a headless Chromium."""
+    if find_chromium() is None:
+        raise DependencyError("There is no Chromium here; `apt-get install chromium` brings one.")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        write_camera(folder / "camera.mjpeg", people)
+        where, trust = (registry, registry / "publisher.pub") if registry else (publish_base(folder / "registry")[0], None)
+        files = VerifiedFiles(where, trust, out.print)
+        detection, sent = best_detection(), dict[str, int]()
+        page = LocalPage(Counted(make_app(files, CameraSite(server=False, detection=detection)), sent), 0)
+        page.start()
+        stack.callback(page.stop)
+        try:
+            chromium = stack.enter_context(Chromium(folder / "camera.mjpeg"))
+            tab = chromium.tab()
+            tab.size(1280, 800)
+            found = measure(tab, chromium, page.address, seconds)
+        except BrowserError as error:
+            raise RunError(f"The browser could not be measured: {error}.") from error
+    found |= {
+        "megabytes": sum(sent.values()) / 1e6,
+        "runtime_mb": sum(size for path, size in sent.items() if "/runtime/" in path) / 1e6,
+        "model_mb": sum(size for path, size in sent.items() if path.startswith("/models/")) / 1e6,
+        "detector": str(detection.spec["kind"]) if detection else "none",
+        "load": os.getloadavg()[0],
+        "cores_here": os.cpu_count(),
+    }
+    if as_json:
+        out.print_json(json.dumps(found))
+    else:
+        show(found)
+    if check and not (found["fps"] >= FPS_TARGET and found["megabytes"] <= MEGABYTES_TARGET and found["first"] <= SECONDS_TARGET):
+        raise RunError("A target is missed.")
+
+
+def show(found: dict[str, Any]) -> None:
+    """As a table."""
+    table = Table("what", "measured", "target", box=None)
+    table.add_row("bytes loaded", f"{found['megabytes']:.2f} MB", f"at most {MEGABYTES_TARGET:g} MB")
+    table.add_row("  of it runtime, model", f"{found['runtime_mb']:.2f} MB, {found['model_mb']:.2f} MB", "")
+    table.add_row("model verified and ready", f"{found['ready']:.1f} s", "")
+    table.add_row("first frame, from opening the page", f"{found['first']:.1f} s", f"at most {SECONDS_TARGET:g} s")
+    table.add_row("frames a second", f"{found['fps']:.1f}", f"{FPS_TARGET:g}")
+    table.add_row("latency, frame to overlay", f"{found['latency']:.1f} ms", "")
+    table.add_row(
+        "  read pixels, find, classify", " ".join(f"{found[part]:.1f}" for part in ("read", "find", "classify")) + " ms", ""
+    )
+    table.add_row("CPU of the whole browser a frame", f"{found['cpu_ms']:.1f} ms", "")
+    out.print(table)
+    out.print(f"Detector: {found['detector']}; load of this machine {found['load']:.1f} on {found['cores_here']} cores.")
+
+
+if __name__ == "__main__":
+    run_command_line(app)

@@ -1,0 +1,271 @@
+"""`POST /v1/predict`: a picture in, faces with probabilities out. Off unless the operator asks for it; nothing is stored.
+
+`fl_server.pages` mounts it, `fl_server.service` says who may. The server sees the picture, which the camera page avoids.
+"""
+
+import asyncio
+import io
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as WebRoute
+
+from common.errors import EmoflError
+from common.files import write_once
+from common.identity import PublicKey
+from fl_server.gate import Refusal, Route
+from fl_server.openapi import OPENAPI, PATH
+from fl_server.seats import Seats
+from models.faces.picture import Unusable, decode_colour
+from models.manifest import Manifest
+from models.preprocess import Box
+from models.published import PublishedModel, newer_than, open_published
+
+log = logging.getLogger("emofl.server")
+
+TOKEN = "predict.token"
+LARGEST_BODY = 8 * 2**20
+MOST_PIXELS = 12_000_000
+SECONDS = 30.0
+MOST_WAITING, PER_ADDRESS = 8, 4
+"""Pictures that are on their way, wait or are looked at, together; one at a time is looked at."""
+
+FRESH = 1.0
+Picture = NDArray[np.uint8]
+Find = Callable[[Picture], Sequence[tuple[Box, float]]]
+"""(H, W, 3) uint8 blue-green-red -> squares framed as training crops, each with a score in (0, 1]."""
+
+
+class Refused(Exception):
+    """A request that is answered with a status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+@dataclass(frozen=True)
+class Face:
+    """What the model says of one face; probabilities in the order of the model's classes."""
+
+    box: Box
+    score: float
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer, with the model that gave it and the picture, which is forgotten with it."""
+
+    manifest: Manifest
+    picture: Picture
+    faces: tuple[Face, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As the OpenAPI document describes it."""
+        rows, columns = self.picture.shape[:2]
+        return {
+            "model": {
+                "version": self.manifest.version,
+                "private": self.manifest.privacy.private,
+                "statement": self.manifest.privacy.statement,
+            },
+            "width": columns,
+            "height": rows,
+            "faces": [self._face(face) for face in self.faces],
+        }
+
+    def _face(self, face: Face) -> dict[str, Any]:
+        classes = self.manifest.model.classes
+        return {
+            "box": list(face.box),
+            "score": round(face.score, 4),
+            "label": classes[int(face.probabilities.argmax())],
+            "probabilities": {name: round(float(part), 6) for name, part in zip(classes, face.probabilities, strict=True)},
+        }
+
+    def as_png(self) -> bytes:
+        """The picture with a box and a label per face."""
+        image = Image.fromarray(np.ascontiguousarray(self.picture[:, :, ::-1]))
+        canvas = ImageDraw.Draw(image)
+        letters = max(12, round(0.03 * max(image.size)))
+        font = ImageFont.load_default(letters)
+        for face in self.as_json()["faces"]:
+            x, y, width, height = face["box"]
+            text = f"{face['label']} {face['probabilities'][face['label']]:.0%}"
+            canvas.rectangle((x, y, x + width - 1, y + height - 1), outline=(79, 209, 193), width=max(2, letters // 6))
+            above = max(0, y - round(1.4 * letters))
+            canvas.rectangle(
+                (x, above, x + canvas.textlength(text, font) + letters // 2, above + 1.4 * letters), fill=(15, 118, 110)
+            )
+            canvas.text((x + letters // 4, above + letters // 8), text, fill=(255, 255, 255), font=font)
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        return content.getvalue()
+
+
+class Predictor:
+    """The registry's newest model and a face detector; used by one thread at a time."""
+
+    def __init__(self, registry: Path, publisher: PublicKey, find: Find) -> None:
+        self._registry, self._publisher, self._find = registry, publisher, find
+        self._model: PublishedModel | None = None
+        self._session: Any = None
+        self._looked = 0.0
+
+    def predict(self, content: bytes, whole: bool) -> Prediction:
+        """What the newest model says of the faces in a picture.
+
+        Args:
+            content: a PNG, JPEG, BMP or WebP file.
+            whole: it is a face crop already.
+
+        Raises:
+            Refused: it is no picture, too large a one, or there is no model.
+        """
+        picture = decode(content)
+        manifest = self._newest()
+        rows, columns = picture.shape[:2]
+        side = max(rows, columns)
+        square = ((columns - side) // 2, (rows - side) // 2, side, side)
+        found = [(square, 1.0)] if whole else list(self._find(picture))
+        if not found:
+            return Prediction(manifest, picture, ())
+        prepare = manifest.preprocessing.model_copy(update={"crop_margin": 0.0}) if whole else manifest.preprocessing
+        inputs = prepare.normalise(np.stack([prepare.crop(picture, box) for box, _ in found]))
+        logits = np.asarray(self._session.run(["logits"], {"faces": inputs})[0])
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        parts = powers / powers.sum(axis=1, keepdims=True)
+        faces = (Face(box, score, part) for (box, score), part in zip(found, parts, strict=True))
+        return Prediction(manifest, picture, tuple(faces))
+
+    def _newest(self) -> Manifest:
+        if self._model is None or time.monotonic() - self._looked >= FRESH:
+            self._looked = time.monotonic()
+            try:
+                newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
+                if newest is not None:
+                    self._session, self._model = _session(newest.onnx_bytes()), newest
+            except (EmoflError, OSError) as error:
+                log.warning("No newer model for /v1/predict: %s", error)
+        if self._model is None:
+            raise Refused(503, "Nothing is published yet.")
+        return self._model.manifest
+
+
+def decode(content: bytes) -> Picture:
+    """The picture, upright, (H, W, 3) uint8 blue-green-red; its size is known before a pixel is decoded.
+
+    Raises:
+        Refused: it is none, is damaged, or has more than `MOST_PIXELS`.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "BMP", "WEBP")) as image:
+            columns, rows = image.size
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise Refused(415, "The body is no PNG, JPEG, BMP or WebP picture.") from error
+    if columns * rows > MOST_PIXELS:
+        raise Refused(413, f"The picture has {columns}x{rows} pixels; {MOST_PIXELS:,} are the most.")
+    try:
+        return decode_colour(content)
+    except Unusable as error:
+        raise Refused(422, "The picture is damaged or too small to hold a face.") from error
+
+
+def _session(content: bytes) -> Any:
+    import onnxruntime  # `common` came first: it turns onnxruntime's telemetry off
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@dataclass
+class Predict:
+    """The HTTP side.
+
+    Attributes:
+        predictor: does the work, in one thread.
+        token: that a request must bear; None lets everybody in.
+    """
+
+    predictor: Predictor
+    token: str | None
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "predict"))
+    _waiting: int = 0
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def posts(self) -> dict[str, Route]:
+        """For the gate: it asks for the token before a byte of the body is read, then reads only so much, for only so long."""
+        return {PATH: Route(LARGEST_BODY, SECONDS, seats=Seats(MOST_WAITING, PER_ADDRESS), admit=self._admit)}
+
+    def routes(self) -> list[WebRoute]:
+        """For the pages."""
+        return [
+            WebRoute(PATH, self._answer, methods=["POST"]),
+            WebRoute("/v1/openapi.json", self._describe, methods=["GET"]),
+        ]
+
+    def _admit(self, path: str, headers: Mapping[str, str]) -> Refusal | None:
+        if self.token is None:
+            return None
+        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
+        return None if secrets.compare_digest(given, self.token.encode()) else Refusal(401, "token-needed")
+
+    async def _describe(self, request: Request) -> Response:
+        return JSONResponse(OPENAPI, headers={"cache-control": "no-cache"})
+
+    async def _answer(self, request: Request) -> Response:
+        refusal = self._admit(request.url.path, request.headers)
+        if refusal is not None:
+            return _sentence(refusal.status, "A token is needed: Authorization: Bearer TOKEN.")
+        with self._guard:
+            if self._waiting >= MOST_WAITING:
+                return _sentence(503, "Too many pictures are waiting; try again in a second.")
+            self._waiting += 1
+        try:
+            content = await request.body()
+            whole = request.query_params.get("whole") in ("1", "true")
+            wants_png = request.headers.get("accept", "").split(",")[0].split(";")[0].strip() == "image/png"
+            work = partial(self._work, content, whole, wants_png)
+            body, media = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except Refused as error:
+            return _sentence(error.status, error.sentence)
+        finally:
+            with self._guard:
+                self._waiting -= 1
+        if media is None:
+            return JSONResponse(body, headers={"cache-control": "no-store"})
+        return Response(body, media_type=media, headers={"cache-control": "no-store"})
+
+    def _work(self, content: bytes, whole: bool, png: bool) -> tuple[Any, str | None]:
+        prediction = self.predictor.predict(content, whole)
+        return (prediction.as_png(), "image/png") if png else (prediction.as_json(), None)
+
+
+def load_token(folder: Path) -> str:
+    """The server's token for predictions, made once, readable by its owner alone."""
+    path = folder / TOKEN
+    write_once(path, secrets.token_urlsafe(32).encode(), mode=0o600)
+    return path.read_text().strip()
+
+
+def _sentence(status: int, sentence: str) -> Response:
+    headers = {"cache-control": "no-store"} | ({"retry-after": "1"} if status == 503 else {})
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse({"error": sentence}, status, headers)

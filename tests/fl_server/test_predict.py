@@ -1,0 +1,298 @@
+"""`/v1/predict`: what it answers, whom it refuses and before what, and that it keeps nothing."""
+
+import asyncio
+import io
+import json
+import struct
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+
+from common.certificates import CertificateAuthority, certificate_pem
+from fl_server.face_finder import make_finder
+from fl_server.fleet_door import sender
+from fl_server.gate import Gate
+from fl_server.hub import Registry
+from fl_server.openapi import OPENAPI, PATH
+from fl_server.pages import Pages
+from fl_server.predict import LARGEST_BODY, MOST_PIXELS, MOST_WAITING, PER_ADDRESS, Predict, Predictor, load_token
+from fl_server.server_folder import ServerFolder
+from models.preprocess import Preprocessing
+from tests.publishing import KEY, facts_of_round, weights_of_round
+from tests.tiny_model import tiny_onnx
+
+TOKEN = "secret-of-the-operator"
+AUTHORITY = CertificateAuthority.create(datetime(2026, 1, 31, tzinfo=UTC))
+BOX = (20, 10, 60, 60)
+
+
+def png(rows: int = 100, columns: int = 120, seed: int = 0) -> bytes:
+    picture = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    return cv2.imencode(".png", cv2.GaussianBlur(picture, (0, 0), 4))[1].tobytes()
+
+
+@dataclass
+class Service:
+    """A server's pages behind their gate, with one model and a detector that always finds one face."""
+
+    folder: ServerFolder
+    predict: Predict | None
+
+    @property
+    def app(self) -> Gate:
+        pages = Pages(self.folder, KEY.public, certificate_pem(AUTHORITY.certificate), predict=self.predict)
+        posts = self.predict.posts() if self.predict else {}
+        return Gate(Starlette(), {}, lambda path, headers: None, sender=sender, pages=pages, page_posts=posts)
+
+    def ask(self, method: str, path: str, content: Any = None, token: str | None = TOKEN, **headers: str) -> httpx.Response:
+        asked = {"authorization": f"Bearer {token}"} if token else {}
+
+        async def send() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://test", timeout=60) as client:
+                return await client.request(method, path, content=content, headers=asked | headers)
+
+        return asyncio.run(send())
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    folder = ServerFolder.prepare(tmp_path / "server")
+    Registry(folder.registry, KEY).publish(weights_of_round(1), tiny_onnx(1), facts_of_round(1))
+    predictor = Predictor(folder.registry, KEY.public, lambda picture: [(BOX, 0.9)])
+    return Service(folder, Predict(predictor, TOKEN))
+
+
+def expected(content: bytes, box: tuple[int, int, int, int], seed: int = 1) -> list[float]:
+    import onnxruntime
+
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    prepare = Preprocessing()
+    session = onnxruntime.InferenceSession(tiny_onnx(seed), providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"faces": prepare.normalise(prepare.crop(picture, box)[None])})[0][0]
+    powers = np.exp(logits - logits.max())
+    return list(powers / powers.sum())
+
+
+def test_a_picture_is_answered_with_boxes_and_the_models_own_probabilities(service: Service) -> None:
+    answer = service.ask("POST", PATH, png())
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    told = answer.json()
+    assert (told["width"], told["height"]) == (120, 100)
+    assert told["model"]["version"] == "000001-r0001"
+    assert "epsilon is at most 7.90" in told["model"]["statement"]
+    [face] = told["faces"]
+    assert (face["box"], face["score"]) == (list(BOX), 0.9)
+    np.testing.assert_allclose(list(face["probabilities"].values()), expected(png(), BOX), atol=1e-5)
+    assert face["label"] == max(face["probabilities"], key=face["probabilities"].__getitem__)
+
+
+def test_a_ready_crop_needs_no_detector(service: Service) -> None:
+    [face] = service.ask("POST", f"{PATH}?whole=true", png()).json()["faces"]
+    assert (face["box"], face["score"]) == ([0, -10, 120, 120], 1.0)
+    np.testing.assert_allclose(list(face["probabilities"].values()), expected(png(), (0, -10, 120, 120)), atol=1e-5)
+
+
+def test_who_wants_a_picture_gets_the_annotated_one(service: Service) -> None:
+    answer = service.ask("POST", PATH, png(), accept="image/png")
+    assert answer.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(answer.content)) as drawn, Image.open(io.BytesIO(png())) as sent:
+        assert drawn.size == sent.size
+        changed = np.abs(np.asarray(drawn.convert("RGB"), int) - np.asarray(sent.convert("RGB"), int)).max(axis=2) > 0
+    assert changed[BOX[1] : BOX[1] + 60, BOX[0]].mean() > 0.9
+    assert not changed[80:].any()
+
+
+def test_a_picture_without_a_face_is_answered_with_none(service: Service) -> None:
+    assert service.predict is not None
+    service.predict.predictor = Predictor(service.folder.registry, KEY.public, lambda picture: [])
+    assert service.ask("POST", PATH, png()).json()["faces"] == []
+
+
+def test_the_newest_model_answers(service: Service) -> None:
+    service.ask("POST", PATH, png())
+    Registry(service.folder.registry, KEY).publish(weights_of_round(2), tiny_onnx(2), facts_of_round(2))
+    assert service.predict is not None
+    service.predict.predictor._looked -= 2
+    told = service.ask("POST", PATH, png()).json()
+    assert told["model"]["version"] == "000002-r0002"
+    np.testing.assert_allclose(list(told["faces"][0]["probabilities"].values()), expected(png(), BOX, seed=2), atol=1e-5)
+
+
+def test_nothing_answers_where_the_operator_did_not_ask_for_it(service: Service) -> None:
+    off = Service(service.folder, None)
+    assert off.ask("POST", PATH, png()).status_code == 404
+    assert off.ask("GET", "/v1/openapi.json").status_code == 404
+    assert off.ask("GET", PATH).status_code == 404
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", TOKEN[:-1], "é"])
+def test_without_the_token_not_a_byte_of_the_picture_is_read(service: Service, token: str | None) -> None:
+    read = []
+
+    async def body() -> Any:
+        read.append(1)
+        yield png()
+
+    given = {"authorization": f"Bearer {token}".encode().decode("latin-1")} if token else {}
+    asked = {name: value.encode("latin-1") for name, value in given.items()}
+
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="https://test") as client:
+            return await client.post(PATH, content=body(), headers=asked)
+
+    answer = asyncio.run(send())
+    assert answer.status_code == 401
+    assert "token" in answer.text
+    assert read == []
+
+
+def test_the_pages_themselves_ask_for_the_token_too(service: Service) -> None:
+    pages = Pages(service.folder, KEY.public, certificate_pem(AUTHORITY.certificate), predict=service.predict)
+
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(pages), base_url="https://test") as client:
+            return await client.post(PATH, content=png())
+
+    answer = asyncio.run(send())
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_an_operator_may_let_everybody_in(service: Service) -> None:
+    assert service.predict is not None
+    service.predict.token = None
+    assert service.ask("POST", PATH, png(), token=None).status_code == 200
+
+
+def test_a_body_that_is_too_large_is_refused(service: Service) -> None:
+    assert service.ask("POST", PATH, b"x" * (LARGEST_BODY + 1)).status_code == 413
+
+
+def bomb(columns: int, rows: int) -> bytes:
+    """A small PNG that says it has many pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1 << 20))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(60_000, 60_000), (MOST_PIXELS, 2), (4000, 3001)])
+def test_a_picture_that_would_grow_without_end_is_refused_by_its_header(service: Service, columns: int, rows: int) -> None:
+    began = time.process_time()
+    answer = service.ask("POST", PATH, bomb(columns, rows))
+    assert answer.status_code in (413, 415)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 415),
+        (b"GIF89a" + bytes(100), 415),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
+        (png()[:200], 422),
+        (png(8, 8), 422),
+        (bomb(300, 300)[:80], 422),
+    ],
+)
+def test_what_is_no_whole_picture_gets_a_sentence(service: Service, content: bytes, status: int) -> None:
+    answer = service.ask("POST", PATH, content)
+    assert answer.status_code == status
+    assert answer.json()["error"].endswith(".")
+
+
+def test_only_so_many_pictures_wait_and_one_is_looked_at(service: Service) -> None:
+    looked, together, most = threading.Event(), [0], [0]
+
+    def slow(picture: Any) -> list[Any]:
+        together[0] += 1
+        most[0] = max(most[0], together[0])
+        looked.wait(10)
+        together[0] -= 1
+        return []
+
+    assert service.predict is not None
+    service.predict.predictor = Predictor(service.folder.registry, KEY.public, slow)
+    app = service.app
+
+    async def send(address: str) -> int:
+        transport = httpx.ASGITransport(app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="https://test", timeout=60) as client:
+            return (await client.post(PATH, content=png(), headers={"authorization": f"Bearer {TOKEN}"})).status_code
+
+    async def crowd() -> list[list[int]]:
+        tasks = [[asyncio.create_task(send(f"192.0.2.{one}")) for _ in range(PER_ADDRESS + 1)] for one in range(3)]
+        everybody = [task for one in tasks for task in one]
+        while len([task for task in everybody if task.done()]) < len(everybody) - MOST_WAITING:
+            await asyncio.sleep(0.01)
+        looked.set()
+        return [[await task for task in one] for one in tasks]
+
+    codes = asyncio.run(crowd())
+    assert sorted(code for one in codes for code in one) == [200] * MOST_WAITING + [503] * (3 * (PER_ADDRESS + 1) - MOST_WAITING)
+    assert all(one.count(200) <= PER_ADDRESS for one in codes)
+    assert most == [1]
+
+
+def test_nothing_of_a_picture_is_kept(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(service.folder.path.rglob("*")) if path.is_file()}
+
+    before = files()
+    for _ in range(3):
+        service.ask("POST", PATH, png())
+        service.ask("POST", PATH, b"no picture")
+    assert files() == before
+    assert not caplog.records
+
+
+def test_without_a_model_there_is_no_answer_yet(tmp_path: Path) -> None:
+    folder = ServerFolder.prepare(tmp_path)
+    service = Service(folder, Predict(Predictor(folder.registry, KEY.public, lambda picture: []), TOKEN))
+    answer = service.ask("POST", PATH, png())
+    assert (answer.status_code, answer.json()) == (503, {"error": "Nothing is published yet."})
+
+
+def test_the_description_is_served_and_names_what_is_answered(service: Service) -> None:
+    told = service.ask("GET", "/v1/openapi.json").json()
+    assert told == json.loads(json.dumps(OPENAPI))
+    post = told["paths"][PATH]["post"]
+    seen = {200, 401, 413, 415, 422, 503}
+    assert {str(code) for code in seen} <= set(post["responses"])
+    answer = service.ask("POST", PATH, png()).json()
+    schema = post["responses"]["200"]["content"]["application/json"]["schema"]
+    assert set(answer) == set(schema["required"])
+    assert set(answer["faces"][0]) == set(schema["properties"]["faces"]["items"]["required"])
+
+
+def test_the_token_is_made_once_and_for_the_operator_alone(tmp_path: Path) -> None:
+    token = load_token(tmp_path)
+    assert load_token(tmp_path) == token
+    assert len(token) >= 40
+    assert (tmp_path / "predict.token").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture(scope="module")
+def scene() -> Any:
+    from simulation.synthetic_scene import render_scene
+
+    return next(render_scene(1, seed=3, people=2))
+
+
+def test_the_finder_finds_the_drawn_people(scene: Any) -> None:
+    found = make_finder()(scene.picture)
+    assert len(found) >= 1
+    assert all(width == height for (_, _, width, height), _ in found)

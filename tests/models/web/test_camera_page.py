@@ -1,0 +1,305 @@
+"""The camera page in a real browser: what it shows, that pictures stay in it, and that it runs nothing unsigned.
+
+It needs Chromium, whose camera shows drawn people out of a file. Every request is recorded by the browser and by the server.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fl_client.webcam.serving import LocalPage, VerifiedFiles, make_app
+from fl_server.hub import Registry
+from models.manifest import MANIFEST, ONNX, Manifest, PrivacyStatement
+from models.preprocess import Preprocessing
+from models.web.site import CameraSite, File
+from simulation.synthetic_scene import render_scene
+from tests.browser import Chromium, Tab, find_chromium
+from tests.publishing import KEY, OTHER_KEY, facts_of_round, weights_of_round
+from tests.tiny_model import tiny_onnx
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.skipif(find_chromium() is None, reason="There is no Chromium here."),
+]
+
+READY = "globalThis.emofl?.state.model != null"
+SEES = "emofl.speed.frames.length > 2"
+PATHS = ("/camera", "/models/", "/style.css", "/favicon.svg")
+
+
+@dataclass
+class Recorder:
+    """Notes what is asked, before the application sees it."""
+
+    app: ASGIApp
+    asked: list[tuple[str, str, bytes, int]] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            length = sum(int(value) for name, value in scope["headers"] if name == b"content-length")
+            size = sum(len(name) + len(value) for name, value in scope["headers"])
+            self.asked.append((scope["method"], scope["path"], scope["query_string"], length))
+            assert size < 4000
+        await self.app(scope, receive, send)
+
+
+@dataclass
+class Place:
+    """A registry, and the page that shows its newest model."""
+
+    registry: Path
+    files: VerifiedFiles
+    recorder: Recorder
+    page: LocalPage
+    said: list[str]
+
+    def publish(self, seed: int, **changes: object) -> None:
+        Registry(self.registry, KEY).publish(weights_of_round(seed), tiny_onnx(seed), facts_of_round(seed, **changes))
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("camera") / "people.mjpeg"
+    frames = render_scene(12, seed=3, people=2, size=(240, 320))
+    path.write_bytes(b"".join(cv2.imencode(".jpg", frame.picture)[1].tobytes() for frame in frames))
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(camera: Path) -> Iterator[Chromium]:
+    with Chromium(camera) as browser:
+        yield browser
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    registry, said = tmp_path / "registry", list[str]()
+    Registry(registry, KEY).publish(weights_of_round(1), tiny_onnx(1), facts_of_round(1))
+    files = VerifiedFiles(registry, KEY.public, said.append)
+    recorder = Recorder(make_app(files, CameraSite(server=False)))
+    page = LocalPage(recorder, 0)
+    page.start()
+    yield Place(registry, files, recorder, page, said)
+    page.stop()
+
+
+@pytest.fixture
+def tab(chromium: Chromium, place: Place) -> Iterator[Tab]:
+    page = chromium.tab()
+    page.size(1000, 800)
+    yield page
+    chromium.call("Target.closeTarget", {"targetId": page.target})
+
+
+def text(tab: Tab, name: str) -> str:
+    return str(tab.run(f"document.getElementById('{name}').textContent"))
+
+
+def test_no_request_of_the_page_carries_a_picture_and_all_are_for_known_files(place: Place, tab: Tab, tmp_path: Path) -> None:
+    picture = tmp_path / "face.png"
+    cv2.imwrite(str(picture), next(render_scene(1, seed=5, people=1, size=(240, 320))).picture)
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("start")
+    tab.wait_for(SEES)
+    for key in ("heatmap", "mirror", "pause", "pause"):
+        tab.click(key)
+    place.publish(2)
+    tab.wait_for("emofl.state.model.version === '000002-r0002'")
+    tab.wait_for(SEES)
+    tab.choose_file("upload", picture)
+    tab.wait_for("emofl.state.view.live === false && emofl.state.faces.length > 0")
+
+    own = urlsplit(place.page.address)
+    assert len(tab.requests) > 20
+    for request in tab.requests:
+        address = urlsplit(request["url"])
+        assert request["method"] == "GET"
+        assert not request["body"]
+        assert (address.scheme, address.netloc) == ("http", own.netloc)
+        assert address.path.startswith(PATHS)
+        assert len(request["url"]) < 120
+        assert address.query == ""
+    assert {method for method, *_ in place.recorder.asked} == {"GET"}
+    assert all((query, length) == (b"", 0) for _, _, query, length in place.recorder.asked)
+    seen, known = {path for _, path, *_ in place.recorder.asked}, {urlsplit(one["url"]).path for one in tab.requests}
+    assert seen <= known | {"/favicon.svg"}
+    assert tab.run("document.cookie + Object.keys(sessionStorage)") == ""
+    assert tab.run("Object.keys(localStorage).every((name) => name.startsWith('emofl-'))")
+    assert tab.run("indexedDB.databases().then((found) => found.length)") == 0
+    assert tab.run("caches.keys().then((found) => found.length)") == 0
+
+
+def test_the_browser_stops_whatever_would_carry_a_picture_elsewhere(place: Place, tab: Tab) -> None:
+    heard = list[str]()
+
+    async def listener(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(str(scope.get("path")))
+
+    elsewhere = LocalPage(listener, 0)
+    elsewhere.start()
+    try:
+        tab.open(place.page.address)
+        tab.wait_for(READY)
+        other = elsewhere.address.removesuffix("/camera")
+        tab.run(f"""(async () => {{
+          const other = {json.dumps(other)};
+          const failed = [];
+          await fetch(other + "/fetch", {{ method: "POST", body: "x", mode: "no-cors" }}).catch(() => failed.push("fetch"));
+          try {{ navigator.sendBeacon(other + "/beacon", "x"); }} catch {{ failed.push("beacon"); }}
+          new Image().src = other + "/image?x";
+          try {{ new WebSocket(other.replace("http", "ws")); }} catch {{ failed.push("socket"); }}
+          const script = document.createElement("script");
+          script.src = other + "/script";
+          document.head.append(script);
+          const form = document.createElement("form");
+          form.method = "post";
+          form.action = other + "/form";
+          document.body.append(form);
+          form.submit();
+          try {{ new Function("1")(); failed.push("EVAL WORKS"); }} catch {{ failed.push("eval"); }}
+          globalThis.failed = failed;
+        }})()""")
+        assert {"fetch", "eval"} <= set(tab.run("failed"))
+        assert "EVAL WORKS" not in tab.run("failed")
+        time.sleep(0.5)
+        assert heard == []
+        assert tab.run("crossOriginIsolated")
+    finally:
+        elsewhere.stop()
+
+
+def test_a_crop_gets_the_probabilities_that_python_gives_it(place: Place, tab: Tab, tmp_path: Path) -> None:
+    import onnxruntime
+
+    picture = np.random.default_rng(4).integers(0, 256, (70, 70, 3), dtype=np.uint8)
+    picture = cv2.GaussianBlur(picture, (0, 0), 3)
+    cv2.imwrite(str(tmp_path / "crop.png"), picture)
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("whole")
+    tab.choose_file("upload", tmp_path / "crop.png")
+    tab.wait_for("emofl.state.faces.length === 1")
+    got = tab.run("emofl.state.faces[0].steady.probabilities")
+    prepare = Preprocessing()
+    session = onnxruntime.InferenceSession(tiny_onnx(1), providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"faces": prepare.normalise(prepare.whole(picture)[None])})[0][0]
+    wanted = np.exp(logits - logits.max())
+    np.testing.assert_allclose(got, wanted / wanted.sum(), atol=1e-6)
+
+
+def test_a_newer_model_takes_over_between_two_frames(place: Place, tab: Tab) -> None:
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("start")
+    tab.wait_for(SEES)
+    tab.run("""(() => {
+      globalThis.gaps = []; let last = performance.now();
+      let before = emofl.speed.frames.at(-1);
+      const look = () => {
+        const now = emofl.speed.frames.at(-1);
+        if (now !== before) { gaps.push(performance.now() - last); last = performance.now(); before = now; }
+        requestAnimationFrame(look);
+      };
+      look();
+    })()""")
+    place.publish(7)
+    tab.wait_for("emofl.state.model.version === '000002-r0007'")
+    tab.wait_for("document.getElementById('version').textContent.includes('round 7')")
+    assert "is verified and in use" in text(tab, "status") or "Face 1" in text(tab, "status")
+    assert tab.run("gaps.length") > 2
+    assert tab.run("document.getElementById('trouble').hidden")
+
+
+def test_a_model_that_is_not_what_was_signed_is_never_run(place: Place, tab: Tab) -> None:
+    place.files._files[ONNX] = File(ONNX, tiny_onnx(9))
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('trouble')?.hidden === false")
+    assert "model.onnx is not what was signed" in text(tab, "trouble")
+    assert tab.run("emofl.state.engine === null && document.getElementById('start').disabled")
+    assert not [one for one in tab.requests if "runtime" in one["url"]]
+
+
+def test_a_manifest_that_was_altered_is_refused(place: Place, tab: Tab) -> None:
+    content = place.files._files[MANIFEST].plain
+    altered = content.replace(b"epsilon is at most 7.90", b"epsilon is at most 0.90")
+    assert altered != content
+    place.files._files[MANIFEST] = File(MANIFEST, altered)
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('trouble')?.hidden === false")
+    assert "not signed by the publisher's key" in text(tab, "trouble")
+    assert not [one for one in tab.requests if one["url"].endswith("model.onnx")]
+
+
+def test_another_key_than_the_one_met_first_is_refused(place: Place, tab: Tab, tmp_path: Path) -> None:
+    tab.open(f"{place.page.address}#trust={KEY.public.fingerprint}")
+    tab.wait_for(READY)
+    other = tmp_path / "other"
+    Registry(other, OTHER_KEY).publish(weights_of_round(1), tiny_onnx(2), facts_of_round(1))
+    place.files.__init__(other, OTHER_KEY.public, place.said.append)  # type: ignore[misc]
+    tab.open("about:blank")
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('trouble')?.hidden === false")
+    assert "signed by another key" in text(tab, "trouble")
+    tab.click("forget")
+    tab.wait_for(READY)
+
+
+def test_a_registry_that_went_back_is_refused(place: Place, tab: Tab) -> None:
+    place.publish(2)
+    time.sleep(1.1)
+    tab.open(place.page.address)
+    tab.wait_for("globalThis.emofl?.state.model?.version === '000002-r0002'")
+    first = Registry(place.registry.parent / "again", KEY)
+    first.publish(weights_of_round(1), tiny_onnx(1), facts_of_round(1))
+    place.files.__init__(first.folder, KEY.public, place.said.append)  # type: ignore[misc]
+    tab.open("about:blank")
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('trouble')?.hidden === false")
+    assert "number 1, and this browser has seen number 2" in text(tab, "trouble")
+
+
+def test_a_phone_has_room_for_everything_and_a_keyboard_reaches_it(place: Place, tab: Tab) -> None:
+    tab.size(360, 740, dark=True)
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("start")
+    tab.wait_for(SEES)
+    assert tab.run("document.documentElement.scrollWidth") <= 360
+    small = tab.run("""[...document.querySelectorAll('button, label.button, select')].filter((one) => one.offsetParent)
+      .map((one) => one.getBoundingClientRect()).filter(({ height }) => height < 43).length""")
+    assert small == 0
+    tab.run("document.dispatchEvent(new KeyboardEvent('keydown', { key: 'p' }))")
+    assert tab.run("document.getElementById('pause').getAttribute('aria-pressed')") == "true"
+    tab.wait_for("document.getElementById('status').textContent.startsWith('Face 1: ')")
+    assert text(tab, "faces").count("Face") >= 1
+
+
+def test_a_model_without_a_promise_is_shown_as_an_alarm(place: Place, tab: Tab) -> None:
+    place.publish(3, privacy=PrivacyStatement.absent("everything"))
+    time.sleep(1.1)
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    assert text(tab, "badge") == "NON-PRIVATE"
+    assert tab.run("document.getElementById('badge').classList.contains('alarm')")
+    assert "NOT PRIVATE" in text(tab, "promise")
+
+
+def test_what_the_page_states_is_what_the_manifest_states(place: Place, tab: Tab) -> None:
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    manifest: Manifest = place.files.newest.manifest
+    assert text(tab, "badge") == "record-level epsilon 7.9"
+    assert text(tab, "proof") == "18 of 20 devices, signature verified"
+    assert text(tab, "fact-key").replace(" ", "") == KEY.public.fingerprint
+    assert text(tab, "fact-hash") == manifest.files[ONNX].sha256
+    assert manifest.version in text(tab, "fact-version")

@@ -1,0 +1,414 @@
+"""What the camera page's files promise before a browser reads them: whole, strict, from one address."""
+
+import asyncio
+import base64
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import brotli
+import cv2
+import httpx
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from common.canonical import sha256
+from models.detector.levels import LEVELS
+from models.faces.crop import crop_face
+from models.web.detection import SPEC
+from models.web.fetch_runtime import SOURCE, VERSION
+from models.web.site import HEADERS, PARTS, RUNTIME, SCRIPTS, STATIC, CameraSite, Detection
+
+NODE = shutil.which("node")
+WASM = "/camera/runtime/ort-wasm-simd-threaded.wasm"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Asks a site without a network; an answer's content stays compressed."""
+
+    site: CameraSite
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(Starlette(routes=list(self.site.routes())))
+            asked = {"accept-encoding": "identity"} | {name.replace("_", "-"): value for name, value in headers.items()}
+            async with (
+                httpx.AsyncClient(transport=transport, base_url="https://test") as client,
+                client.stream("GET", path, headers=asked) as answer,
+            ):
+                raw = b"".join([part async for part in answer.aiter_raw()])
+                return httpx.Response(answer.status_code, headers=Plain(answer.headers), content=raw)
+
+        return asyncio.run(ask())
+
+
+class Plain(httpx.Headers):
+    """Headers that httpx decodes nothing by."""
+
+    def __init__(self, headers: httpx.Headers) -> None:
+        kept = {name: value for name, value in headers.items() if name != "content-encoding"}
+        super().__init__(kept | {"x-coding": headers.get("content-encoding", "")})
+
+
+def client(site: CameraSite) -> Visitor:
+    return Visitor(site)
+
+
+@pytest.fixture(scope="module")
+def site() -> CameraSite:
+    return CameraSite(server=True)
+
+
+def test_the_runtime_is_what_its_publisher_published() -> None:
+    source = json.loads((RUNTIME / SOURCE).read_bytes())
+    assert source["version"] == VERSION
+    assert source["sha256"] == {part: sha256(brotli.decompress((RUNTIME / f"{part}.br").read_bytes())) for part in PARTS}
+    assert "MIT License" in (RUNTIME / "LICENSE").read_text()
+
+
+def test_a_browser_gets_a_file_as_compressed_as_it_can_read_it(site: CameraSite) -> None:
+    lengths = {}
+    for taken in ("br, gzip", "gzip;q=0.9", "identity"):
+        answer = client(site).get(WASM, accept_encoding=taken)
+        assert answer.headers["content-type"] == "application/wasm"
+        lengths[taken] = len(answer.content)
+        plain = {"br": brotli.decompress, "gzip": gzip.decompress, "": bytes}[answer.headers["x-coding"]](answer.content)
+        assert plain[:4] == b"\0asm"
+    assert lengths["br, gzip"] < lengths["gzip;q=0.9"] < lengths["identity"]
+    assert lengths["br, gzip"] < 2_000_000
+
+
+def test_a_file_that_a_browser_has_is_not_sent_again(site: CameraSite) -> None:
+    for path in ("/camera", "/camera/engine.js", WASM):
+        first = client(site).get(path)
+        again = client(site).get(path, if_none_match=f"W/{first.headers['etag']}")
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_every_answer_keeps_pictures_in_the_page(site: CameraSite) -> None:
+    policy = dict(part.split(" ", 1) for part in HEADERS["content-security-policy"].split("; "))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self' 'wasm-unsafe-eval'",
+        "worker-src": "'self'",
+        "connect-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    for path in ("/camera", "/camera/camera.js", "/camera/engine.js", WASM, "/style.css"):
+        answer = client(site).get(path)
+        assert HEADERS.items() <= dict(answer.headers).items()
+
+
+def test_the_scripts_name_no_address_and_have_no_other_way_out_than_fetch() -> None:
+    allowed = {"/camera/detector.json", "/camera/detector.onnx"}
+    for name in SCRIPTS:
+        text = (STATIC / name).read_text()
+        assert not re.search(r"https?:|wss?:|//[a-z]+\.", re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)), name
+        for word in ("XMLHttpRequest", "WebSocket", "sendBeacon", "RTCPeer", "EventSource", "eval(", "Function(", "innerHTML"):
+            assert word not in text, (name, word)
+        for call in re.findall(r"fetch\(([^)]*)\)", text):
+            assert "body" not in call
+            assert "method" not in call
+            path = call.split(",")[0].strip()
+            assert path == "path" or path.strip('"') in allowed, call
+
+
+class Elements(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_the_page_has_no_script_in_itself_and_everything_that_its_script_looks_for(server: bool) -> None:
+    text = client(CameraSite(server)).get("/camera").text
+    elements = Elements(text).found
+    for tag, attributes in elements:
+        assert tag not in ("style", "iframe", "form", "object", "embed")
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        for name in ("src", "href"):
+            assert not (attributes.get(name) or "/").startswith("//")
+            assert "://" not in (attributes.get(name) or "")
+    assert [attributes["src"] for tag, attributes in elements if tag == "script"] == ["/camera/camera.js"]
+    ids = {attributes["id"] for _, attributes in elements if "id" in attributes}
+    script = (STATIC / "camera.js").read_text()
+    assert set(re.findall(r'\bat\("([a-z-]+)"\)', script)) | set(re.findall(r'pressed?\("([a-z-]+)"', script)) <= ids
+    assert ("/models/" in text) == server
+
+
+def test_everything_on_the_page_has_a_name_for_those_who_do_not_see_it(site: CameraSite) -> None:
+    elements = Elements(client(site).get("/camera").text).found
+    labels = {attributes.get("for") for tag, attributes in elements if tag == "label"}
+    for tag, attributes in elements:
+        if tag == "input" and attributes["type"] == "file":
+            assert attributes["id"] in labels
+        if tag == "canvas" and "hidden" not in attributes:
+            assert attributes["aria-label"]
+        if tag == "section":
+            assert attributes["aria-labelledby"]
+    live = [attributes for _, attributes in elements if attributes.get("aria-live") == "polite"]
+    assert [one["role"] for one in live] == ["status"]
+    assert any(attributes.get("role") == "alert" for _, attributes in elements)
+
+
+def test_without_its_runtime_the_page_says_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "lacks what runs models" not in client(CameraSite(False)).get("/camera").text
+    monkeypatch.setattr("models.web.site.RUNTIME", tmp_path)
+    bare = CameraSite(False)
+    assert not bare.complete
+    assert "lacks what runs models in a browser" in client(bare).get("/camera").text
+    assert client(bare).get(WASM).status_code == 404
+
+
+def test_the_detector_is_given_out_where_there_is_one() -> None:
+    bare, found = client(CameraSite(False)), client(CameraSite(False, Detection({"kind": "grid"}, b"network")))
+    assert bare.get("/camera/detector.json").status_code == 404
+    assert found.get("/camera/detector.json").json() == {"kind": "grid"}
+    assert found.get("/camera/detector.onnx").content == b"network"
+
+
+Node = Callable[[str, Any], Any]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """Runs a script that may import the page's own, with a value as `given`; what it returns comes back."""
+    if NODE is None:
+        pytest.skip("There is no node here.")
+    shutil.copytree(STATIC, tmp_path / "static")
+    (tmp_path / "static" / "package.json").write_text('{"type": "module"}')
+
+    def run(script: str, given: Any) -> Any:
+        (tmp_path / "given.json").write_text(json.dumps(given))
+        path = tmp_path / "static" / "test.js"
+        reads = 'import fs from "node:fs";\nconst given = JSON.parse(fs.readFileSync(process.argv[2]));\n'
+        path.write_text(reads + script + "\nconsole.log(JSON.stringify(await main()));")
+        done = subprocess.run([NODE or "", path, tmp_path / "given.json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+CROPS = """
+import { cropFace, normalise } from "./crop.js";
+const main = () => given.map(({ rgba, width, height, box, size, margin, how }) => {
+  const face = cropFace({ data: Uint8Array.from(rgba), width, height }, box, size, margin);
+  const batch = new Float32Array(size * size);
+  normalise(face, how, batch, 0);
+  return { face: Array.from(face), input: Array.from(batch.slice(0, 50)) };
+});
+"""
+
+
+def test_the_browser_reproduces_the_golden_crops(node: Node) -> None:
+    golden = json.loads((Path(__file__).parents[2] / "golden" / "crop.json").read_bytes())
+    codes = {"BGR": cv2.COLOR_BGR2RGBA, "BGRA": cv2.COLOR_BGRA2RGBA, "grey": cv2.COLOR_GRAY2RGBA}
+    pictures = {}
+    for name, packed in golden["pictures"].items():
+        pixels = np.frombuffer(base64.b64decode(packed["pixels"]), np.uint8)
+        shaped = pixels.reshape(packed["rows"], packed["columns"], -1)
+        made = cv2.cvtColor(shaped, codes[packed["channels"]])
+        pictures[name] = {"rgba": made.ravel().tolist(), "width": packed["columns"], "height": packed["rows"]}
+    how = {"mean": 0.5, "std": 0.25}
+    given = [
+        pictures[case["picture"]] | {key: case[key] for key in ("box", "size", "margin")} | {"how": how}
+        for case in golden["cases"]
+    ]
+    for got, case in zip(node(CROPS, given), golden["cases"], strict=True):
+        assert bytes(got["face"]) == base64.b64decode(case["face"]), case["box"]
+
+
+def picture(rng: np.random.Generator, rows: int, columns: int, smooth: bool) -> Any:
+    made = rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(made, (0, 0), 1.5) if smooth else made
+
+
+def rgba(bgr: Any) -> list[int]:
+    return list(np.dstack([bgr[:, :, ::-1], np.full(bgr.shape[:2], 255, np.uint8)]).ravel().tolist())
+
+
+def test_the_browser_cuts_out_the_same_face_pixel_for_pixel(node: Node) -> None:
+    rng = np.random.default_rng(5)
+    cases, wanted = [], []
+    sides = [24, 48, 96, 144, 192, 47, 49, 97, 1, 12, 200, 61, 37, 73, 120, 30, 83, 20]
+    for number, side in enumerate(sides):
+        bgr = picture(rng, 90, 110, smooth=number % 2 == 0)
+        box = (int(rng.integers(-40, 90)), int(rng.integers(-40, 70)), side, max(1, side - 5 * (number % 3)))
+        size, margin = (48, 64)[number % 2], (0.0, 0.1, 0.25)[number % 3]
+        how = {"mean": 0.5, "std": 0.25}
+        cases.append({"rgba": rgba(bgr), "width": 110, "height": 90, "box": box, "size": size, "margin": margin, "how": how})
+        wanted.append(crop_face(bgr, box, size, margin))
+    for got, face in zip(node(CROPS, cases), wanted, strict=True):
+        np.testing.assert_array_equal(np.array(got["face"], np.uint8).reshape(face.shape), face)
+
+
+def test_the_browser_normalises_to_the_same_bits(node: Node) -> None:
+    from models.preprocess import Preprocessing
+
+    bgr = picture(np.random.default_rng(6), 48, 48, smooth=False)
+    how = Preprocessing(mean=0.47, std=0.23)
+    case = {"rgba": rgba(bgr), "width": 48, "height": 48, "box": [0, 0, 48, 48], "size": 48, "margin": 0, "how": how.model_dump()}
+    [got] = node(CROPS, [case])
+    assert np.array_equal(np.array(got["input"], np.float32), how.normalise(how.whole(bgr)[None]).ravel()[:50])
+
+
+PREPARED = """
+import { greyPicture } from "./crop.js";
+import { prepare } from "./detector.js";
+const main = () => given.map(({ rgba, width, height }) => {
+  const frame = { data: Uint8Array.from(rgba), width, height };
+  const made = prepare(frame, [greyPicture(frame)], { longest: 64, multiple: 16 });
+  return { ...made, picture: Array.from(made.planes[0]) };
+});
+"""
+
+
+@pytest.mark.parametrize("size", [(120, 160), (64, 64), (97, 131), (40, 50), (200, 30)])
+def test_the_browser_reduces_a_frame_for_its_detector_as_python_does(node: Node, size: tuple[int, int]) -> None:
+    bgr = picture(np.random.default_rng(7), *size, smooth=True)
+    [got] = node(PREPARED, [{"rgba": rgba(bgr), "width": size[1], "height": size[0]}])
+    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    factor = max(1.0, max(size) / 64)
+    if factor > 1:
+        grey = cv2.resize(grey, (round(size[1] / factor), round(size[0] / factor)), interpolation=cv2.INTER_AREA)
+    down, right = -grey.shape[0] % 16, -grey.shape[1] % 16
+    grey = cv2.copyMakeBorder(grey, 0, down, 0, right, cv2.BORDER_REPLICATE)
+    assert (got["height"], got["width"], got["factor"]) == (*grey.shape, factor)
+    np.testing.assert_array_equal(np.array(got["picture"]).reshape(grey.shape), grey)
+
+
+FOUND = """
+import { Blaze, Grid } from "./detector.js";
+const main = async () => {
+  const Kind = { grid: Grid, blaze: Blaze }[given.spec.kind];
+  const maps = Object.fromEntries(given.maps.map(({ name, dims, data }) => [name, { dims, data }]));
+  const ort = { Tensor: class {} };
+  const grid = new Kind(ort, { run: async () => maps }, given.spec);
+  const [width, height] = given.size;
+  return grid.detect({ data: new Uint8Array(4 * width * height), width, height });
+};
+"""
+
+
+def test_the_browser_makes_the_same_boxes_of_what_the_detector_answers(node: Node) -> None:
+    from fl_client.webcam import grid
+    from fl_client.webcam.candidates import Candidates, blended
+
+    rng = np.random.default_rng(9)
+    assert (SPEC["longest"], SPEC["threshold"]) == (grid.LONGEST_SIDE, grid.THRESHOLD)
+    for _ in range(3):
+        maps = []
+        for stride in (8, 16):
+            made = rng.normal(0, 0.3, (4, 192 // stride, 256 // stride)).astype(np.float32)
+            made[0] = rng.normal(-4, 2.2, made.shape[1:])
+            maps.append(made)
+        parts = [
+            grid._candidates(made, level.stride, level.side, grid.THRESHOLD) for made, level in zip(maps, LEVELS, strict=True)
+        ]
+        wanted = blended(Candidates(*(np.concatenate([part[at] for part in parts]) for at in (0, 1))), 640 / 256)
+        given = [
+            {"name": name, "dims": [1, *made.shape], "data": made.ravel().tolist()}
+            for name, made in zip(("fine", "coarse"), maps, strict=True)
+        ]
+        got = node(FOUND, {"maps": given, "spec": SPEC, "size": [640, 480]})
+        assert len(got) > 5
+        assert len(got) == len(wanted)
+        np.testing.assert_allclose(got, [one.box for one in wanted], atol=1)
+
+
+def test_the_browser_makes_the_same_boxes_of_what_blazeface_answers(node: Node) -> None:
+    from fl_client.webcam import blaze
+    from fl_client.webcam.candidates import Candidates, blended
+    from fl_client.webcam.serving import BLAZE
+
+    rng = np.random.default_rng(10)
+    given, parts = [], []
+    for scores, boxes, stride, per_cell in blaze.LEVELS:
+        rows, columns = 192 // stride, 256 // stride
+        sure = rng.normal(-5, 2.5, (per_cell, rows, columns)).astype(np.float32)
+        where = rng.normal(0, 4, (per_cell, blaze.VALUES, rows, columns)).astype(np.float32)
+        where[:, 2:4] = rng.uniform(12, 70, where[:, 2:4].shape)
+        where = where.reshape(-1, rows, columns)
+        parts.append(blaze._candidates(sure, where, stride, per_cell, blaze.THRESHOLD))
+        named = {scores: sure, boxes: where}
+        given += [{"name": name, "dims": [1, *made.shape], "data": made.ravel().tolist()} for name, made in named.items()]
+    wanted = blended(Candidates(*(np.concatenate([part[at] for part in parts]) for at in (0, 1))), 640 / 256)
+    got = node(FOUND, {"maps": given, "spec": BLAZE, "size": [640, 480]})
+    assert len(got) > 5
+    np.testing.assert_allclose(got, [one.box for one in wanted], atol=1)
+
+
+STEADY = """
+import { steadied } from "./steady.js";
+const main = () => {
+  let state = null;
+  return given.opinions.map((opinion) => (state = steadied(state, opinion, 0.1, given.settings)));
+};
+"""
+
+
+def test_the_browser_steadies_what_is_said_as_the_desktop_loop_does(node: Node) -> None:
+    from fl_client.webcam.smoothing import SmoothingSettings, steadied
+
+    rng = np.random.default_rng(8)
+    opinions = rng.dirichlet([0.7] * 4, 40)
+    settings = {"seconds": 0.3, "lead": 0.1, "least": 0.4, "slack": 0.1}
+    got = node(STEADY, {"opinions": opinions.tolist(), "settings": settings})
+    state = None
+    for opinion, theirs in zip(opinions, got, strict=True):
+        state = steadied(state, opinion, 0.1, SmoothingSettings(**settings))
+        np.testing.assert_allclose(theirs["probabilities"], state.probabilities, rtol=1e-12)
+        assert theirs["shown"] == state.shown
+    assert {one["shown"] for one in got} > {None}
+
+
+FOLLOWED = """
+import { Tracker } from "./track.js";
+const main = () => {
+  const tracker = new Tracker();
+  const scene = (at) => {
+    const data = new Uint8Array(4 * 160 * 120).fill(90);
+    for (let y = 0; y < 40; y++) {
+      for (let x = 0; x < 40; x++) data[4 * ((y + 30) * 160 + x + at) + 1] = 30 + 4 * x + ((y * 37) % 60);
+    }
+    return { data, width: 160, height: 120 };
+  };
+  tracker.detected([[40, 30, 40, 40]]);
+  tracker.remember(scene(40));
+  const kept = [];
+  for (let at = 42; at <= 60; at += 2) {
+    kept.push([tracker.follow(scene(at)), tracker.tracks[0].exact[0] - at]);
+  }
+  const known = tracker.tracks[0].id;
+  tracker.detected([[61, 31, 40, 40], [5, 5, 20, 20]]);
+  const ids = tracker.tracks.map(({ id }) => id);
+  for (let i = 0; i < 3; i++) tracker.detected([[5, 5, 20, 20]]);
+  return { kept, known, ids, left: tracker.tracks.map(({ id }) => id) };
+};
+"""
+
+
+def test_a_face_keeps_its_number_while_it_moves_and_loses_it_when_it_is_gone(node: Node) -> None:
+    got = node(FOLLOWED, None)
+    assert all(found and abs(off) <= 2 for found, off in got["kept"])
+    assert got["known"] == 1
+    assert got["ids"] == [1, 2]
+    assert got["left"] == [2]
