@@ -1,13 +1,16 @@
-"""What distributed noise costs in accuracy against central noise: `python -m benchmarks.client_level [--quick] [--check]`.
+"""What distributed noise costs against central noise: `python -m benchmarks.client_level [--quick] [--check | --accuracy FILE]`.
+
+By default in the error of the mean, with --accuracy in that of a model (`benchmarks.client_level_accuracy`).
 
 Both means are released at the same client-level epsilon. Ten devices have updates of their own; the others share one, so that
 the sum of their roundings is a binomial draw: exact, and quick for 1,000 devices. Noise of the whole cohort is one Skellam draw,
-which is the law of the sum of all shares. Sums are taken modulo 2^bits, as in the papers; a 32-bit ring never wraps.
+which is the law of the sum of all shares. Sums are taken modulo 2^bits, as in the papers; the ring of a round is wider.
 """
 
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -107,8 +110,8 @@ def measure(setup: Setup) -> Errors:
     start = time.process_time()
     one.encode(update, SEED, SecureRandom())
     seconds = time.process_time() - start
-    errors = (squared_error(setup, one, central, count) for count in (survivors, setup.members))
-    return Errors(one.noise_multiplier / central, *errors, seconds)
+    threshold, everybody = (squared_error(setup, one, central, count) for count in (survivors, setup.members))
+    return Errors(one.noise_multiplier / central, threshold, everybody, seconds)
 
 
 def show(results: dict[Setup, Errors]) -> None:
@@ -135,8 +138,16 @@ app = command_line("What distributed noise costs in accuracy against central noi
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="65,536 values and up to 100 devices only.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail when a target is missed.")] = False,
+    accuracy: Annotated[
+        Path | None, typer.Option(help="fer2013.csv: train a model's last layer on it instead, and compare accuracies.")
+    ] = None,
 ) -> None:
     """Compare the means for several cohorts, lengths and bits, and print them, then one line of JSON."""
+    if accuracy is not None:
+        from benchmarks.client_level_accuracy import measure_accuracy  # not at the top: it imports torch
+
+        measure_accuracy(accuracy, quick)
+        return
     members, lengths = ((20, 100), (2**16,)) if quick else ((20, 100, 1000), (2**16, 2**18, 2**20))
     setups = [Setup(n, length, bits) for n in members for length in lengths for bits in (16, 18, 20)]
     results = {setup: measure(setup) for setup in setups}

@@ -1,5 +1,6 @@
 # A server, three devices, five rounds; one device dies, another joins, and a camera loop follows the models. Two to four minutes.
 set -eu
+[ -z "${FACES:-}" ] || [ -d faces1 ] || fl-sim deal "$FACES" faces --devices 4 --count 300 --alpha 2   # real crops
 for i in 1 2 3 4; do                             # or folders of your own: faces1/<emotion>/*.png
   [ -d faces$i ] || fl-sim draw faces$i --people 2 --seed $i --count 140
 done
@@ -8,7 +9,7 @@ printf '[model]\nname = "mobilenet_v2_tiny_128"\nstem_stride = 2\n[train]\nlocal
 done_rounds() { fl-server status --dir srv --json | sed -n 's/^ *"round": *\([0-9][0-9]*\).*/\1/p' | grep . || echo 0; }
 
 fl-server start --dir srv --host 127.0.0.1 --port "${PORT:-8443}" --rounds 5 --round-timeout 60 --config fl.toml > server.log 2>&1 &
-until fl-server status --dir srv --json | grep -q '"running": true'; do sleep 1; done
+until fl-server status --dir srv --json | grep -q '"port": [0-9]'; do sleep 1; done          # it listens
 fl-client --data faces1 --name dev1 > dev1.log 2>&1 &      # same user, same machine: no code
 dev1=$!
 fl-client --data faces2 --name dev2 > dev2.log 2>&1 &

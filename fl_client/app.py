@@ -23,22 +23,24 @@ def build_client_app(open_device: Callable[[Context], Device]) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        reason: Refusal = "failed"
         try:
             try:
                 if "sum" in message.content:
                     header, content = decode_sum(message.content)
                     return Message(encode_sum(*open_device(context).add_up(header, content)), reply_to=message)
                 request, weights = decode_request(message.content)
-            except ReplyError:
-                reason = "bad-request"
-                raise
+            except ReplyError as error:
+                log.error("A message is refused (bad-request): %s", error)
+                return _refusal(message, "bad-request")
             reply, update = answer_safely(open_device(context), request, weights)
             return Message(encode_reply(reply, update, request.upload), reply_to=message)
         except Exception:
             # Flower would send the text of whatever is raised here to the server.
             log.exception("no answer to a message")
-            refusal = TrainReply(run="", round=0, status="refused", reason=reason)
-            return Message(encode_reply(refusal), reply_to=message)
+            return _refusal(message, "failed")
 
     return app
+
+
+def _refusal(message: Message, reason: Refusal) -> Message:
+    return Message(encode_reply(TrainReply(run="", round=0, status="refused", reason=reason)), reply_to=message)

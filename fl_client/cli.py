@@ -1,6 +1,7 @@
 """`fl-client`: what a device's owner can do. Each command lives in a module of its own and is mounted here."""
 
 from common.console import command_line, run_command_line
+from fl_client.capture_commands import capture
 from fl_client.data_commands import data
 from fl_client.policy_commands import policy
 from fl_client.privacy_commands import privacy
@@ -12,6 +13,7 @@ app.callback(invoke_without_command=True)(take_part)
 app.command()(privacy)
 app.command()(policy)
 app.command()(webcam)
+app.command()(capture)
 app.add_typer(data, name="data")
 
 

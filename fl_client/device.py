@@ -26,6 +26,8 @@ from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
 from common.sum_encoding import MOST_FACES, sum_encoding
+from fl_client.client_spending import EVALUATION, Promise, run_of, survey_promises
+from fl_client.features import FeatureCache
 from fl_client.policy import Policy
 from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
 from fl_client.train import Plan, coarse_count, make_plan, train_locally
@@ -38,8 +40,6 @@ from models.subset import select_trainable
 
 log = logging.getLogger("emofl.client")
 
-EVALUATION = ".evaluation"
-"""Added to a run's name in the ledger for what its federated evaluation costs."""
 LABELLINGS = {tuple(sorted(EMOTIONS_7)), tuple(sorted(EMOTIONS_8))}
 """What a server may ask for. Were it free to choose, the refusals to a few choices would tell which emotions a device holds."""
 DROWNED = 2.0
@@ -51,6 +51,7 @@ class ModelCache(threading.local):
 
     def __init__(self) -> None:
         self._models: dict[ModelConfig, nn.Module] = {}
+        self.features = FeatureCache()
 
     def get(self, config: ModelConfig) -> nn.Module:
         """The network of `config`, its trainable subset selected."""
@@ -108,6 +109,8 @@ class Device:
         except (ModelError, ReplyError) as error:
             return self._refuse(request, "bad-request", str(error))
         wish = request.client_level
+        if contradiction := _contradiction(request):
+            return self._refuse(request, "bad-request", contradiction)
         if objection := self.policy.objection(request.privacy, secure=request.upload.secure, client_level=wish):
             return self._refuse(request, "policy", objection)
         # 2. The faces, and a plan that depends on their coarse number alone.
@@ -118,7 +121,8 @@ class Device:
         if request.model.classes != faces.classes:
             return self._refuse(request, "bad-request", "The server asks for other emotions than these faces are labelled with.")
         plan = make_plan(request.train, len(faces), request.round, request.rounds)
-        if objection := self.policy.too_much(request.privacy, plan.steps, plan.sampling.expected_batch, coarse_count(len(faces))):
+        batch = plan.sampling.expected_batch * request.train.augmentations
+        if objection := self.policy.too_much(request.privacy, plan.steps, batch, coarse_count(len(faces))):
             return self._refuse(request, "policy", objection)
         # 3. The budget: look and debit in one go, durable before anything is computed.
         try:
@@ -143,6 +147,7 @@ class Device:
             release=release,
             random=self.random(),
             seed=self._seed(request),
+            features=self.models.features,
         )
         if not request.upload.secure:
             return TrainReply(run=request.run, round=request.round, status="trained"), update
@@ -201,23 +206,28 @@ class Device:
         Raises:
             PrivacyError: the rounds are over, the promise has changed, or with it the owner's ceiling for all runs is exceeded.
         """
-        wish = request.client_level
-        promised = {entry.run: entry.client_level for entry in ledger.entries if entry.client_level is not None}
-        if wish is None:
-            return None
-        promise = {"mode": wish.mode, "epsilon": wish.epsilon, "delta": wish.delta, "rounds": wish.rounds}
-        if promised.setdefault(request.run, promise) != promise:
+        wish, ceiling = request.client_level, self.policy.largest_client_epsilon
+        run = ledger.place.authority, request.run
+        found = survey_promises(ledger.entries, ceiling)
+        begun = next((kept for kept in found.runs if (kept.authority, kept.name) == run), None)
+        promise = None if wish is None else Promise(mode=wish.mode, epsilon=wish.epsilon, delta=wish.delta, rounds=wish.rounds)
+        before = None if begun is None else begun.promise
+        if promise != before and any(run_of(entry) == run for entry in ledger.entries):
             raise PrivacyError(
                 "The server has changed the client-level promise of this run; it holds for the whole run or not at all."
             )
-        if sum(entry.run == request.run for entry in ledger.entries) >= wish.rounds:
-            raise PrivacyError(f"The run's client-level epsilon {wish.epsilon:g} is for {wish.rounds} rounds, and they are over.")
-        ceiling, whole = self.policy.largest_client_epsilon, sum(float(kept["epsilon"]) for kept in promised.values())
+        if promise is None:
+            return None
+        if begun is not None and begun.taken >= promise.rounds:
+            raise PrivacyError(
+                f"The run's client-level epsilon {promise.epsilon:g} is for {promise.rounds} rounds, and they are over."
+            )
+        whole = found.promised if begun else found.promised + promise.epsilon
         if ceiling is not None and whole > ceiling:
             raise PrivacyError(
                 f"With this run the client-level epsilons of all runs add up to {whole:g}; this device allows {ceiling:g}."
             )
-        return promise
+        return promise.model_dump()
 
     def _release(self, ledger: Ledger, request: TrainRequest, plan: Plan) -> Release:
         """The noise for this round: what the run began with as long as the planned rest fits, more if it no longer does."""
@@ -247,6 +257,18 @@ class Device:
     def _seed(self, request: TrainRequest) -> int:
         text = f"{self.seed}/{request.round}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
+
+
+def _contradiction(request: TrainRequest) -> str | None:
+    """Why no honest server sends this request, as a sentence, or None."""
+    wish, counted = request.client_level, request.evaluation_noise is not None
+    if not request.upload.secure and (counted or (wish is not None and wish.mode == "distributed")):
+        return "The server asks outside of a secure sum for what is safe inside one alone."
+    if wish is not None and counted:
+        return "The server asks for counts that its client-level promise does not cover."
+    if request.run.endswith(EVALUATION):
+        return f"The server's run has a name that ends in {EVALUATION}, which the ledger keeps for evaluations."
+    return None
 
 
 def answer_safely(device: Device, request: TrainRequest, weights: bytes) -> tuple[TrainReply, Arrays | None]:

@@ -19,7 +19,7 @@ from common.errors import ConfigError, EmoflError, RunError
 from common.flower_log import log_to
 from common.privacy.ledger import LedgerPlace
 from common.processes import end_with_parent
-from fl_client.enrolment import load_membership
+from fl_client.enrolment import load_membership, target_of
 from fl_client.node_settings import Ending, NodeSettings
 from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
@@ -64,7 +64,10 @@ class LateApp:
             now = self._ledger.path.stat().st_size, rules
             if now != self._told:
                 self._told = now
-                log.info("%s", survey(self._ledger, rules).sentence)
+                found = survey(self._ledger, rules)
+                log.info("%s", found.sentence)
+                if found.whole.runs:
+                    log.info("%s", found.whole.sentence)
 
 
 class Hours:
@@ -129,7 +132,7 @@ def main() -> NoReturn:
         if objection := rules.policy.strange_server(membership.authority):
             raise ConfigError(objection)
         server = Server(
-            f"{membership.address}:{membership.fleet_port}", membership.ca_file, membership.flower_keys(), settings.poll
+            target_of(membership.address, membership.fleet_port), membership.ca_file, membership.flower_keys(), settings.poll
         )
         ending = take_part(
             server,

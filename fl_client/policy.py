@@ -110,7 +110,8 @@ class Policy(Settings):
             return "The server asks for this device's update by itself; this device sends it into a secure sum alone."
         if cohort is not None and cohort < self.smallest_cohort:
             return f"The server asks for a cohort of {cohort} devices; this device takes part from {self.smallest_cohort} on."
-        if self.largest_client_epsilon is not None and (client_level is None or client_level.mode != "distributed"):
+        shares = secure and client_level is not None and client_level.mode == "distributed"
+        if self.largest_client_epsilon is not None and not shares:
             return (
                 "The server asks for no noise shares; this device takes part in runs with distributed client-level privacy alone."
             )

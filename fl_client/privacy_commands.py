@@ -15,6 +15,7 @@ from rich.table import Table
 from common.console import out
 from common.errors import ConfigError, IntegrityError
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
+from fl_client.client_spending import ClientSurvey, survey_promises
 from fl_client.own_ledger import home_of, own_ledger
 from fl_client.policy_file import read_policy
 from fl_client.terminal import plain
@@ -37,7 +38,10 @@ def privacy(
     ] = "rdp",
     every: Annotated[bool, typer.Option("--all", help=f"List every debit, not the last {ROWS} alone.")] = False,
 ) -> None:
-    """Show what was spent of this device's privacy budget: when, for whom, how, and what is left."""
+    """Show what was spent of this device's privacy budget: when, for whom, how, and what is left.
+
+    For each face by itself (record level), and for all faces of the device together (client level): two promises, never added.
+    """
     faces = existing_folder(data)
     where = home_of(faces, home)
     place = own_ledger(where, faces)
@@ -65,9 +69,10 @@ def check(place: LedgerPlace) -> None:
     """Say that the ledger holds.
 
     Raises:
-        IntegrityError: it does not, or there is nothing to compare it with.
+        IntegrityError: it does not, or there is nothing to compare it with, or one run has two client-level promises.
     """
     entries = Ledger(place).entries
+    whole = survey_promises(entries, None)
     behind = place.anchor.behind([entry.digest for entry in entries]) if place.anchor else None
     if behind is None or behind > 1:
         raise IntegrityError(
@@ -75,6 +80,9 @@ def check(place: LedgerPlace) -> None:
             "them, so it cannot tell whether debits are missing; `fl-client --data DIR` remembers them from its next start on."
         )
     out.print(f"The chain of {_count(entries)} holds, and it is the one that this machine remembers.")
+    if whole.runs:
+        made = len(whole.runs)
+        out.print(f"It also holds the client-level promise{'' if made == 1 else 's'} of {made:,} run{'' if made == 1 else 's'}.")
 
 
 def existing_folder(data: Path) -> Path:
@@ -95,6 +103,7 @@ def _show(found: Any, every: bool) -> None:
     entries, epsilons = found.entries, found.epsilons
     hidden = 0 if every else max(0, len(entries) - ROWS)
     if entries:
+        out.print("Each face by itself (record level, one face added or removed)", style="underline", soft_wrap=True)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("When (UTC)", "Server", "Run"):
             table.add_column(title, no_wrap=title != "Run", overflow="fold")
@@ -111,6 +120,42 @@ def _show(found: Any, every: bool) -> None:
     if found.accountant == "prv" and math.isfinite(found.epsilon):
         out.print(f"By the PRV accountant epsilon {found.epsilon:.3f} was spent, by RDP {max(epsilons, default=0.0):.3f}.")
     out.print(found.sentence, style="bold red" if entries and not found.more else "bold", soft_wrap=True)
+    if entries:
+        out.print()
+        _show_whole(found.whole)
+
+
+def _show_whole(whole: ClientSurvey) -> None:
+    from fl_client import spending_plot
+
+    if whole.runs:
+        out.print(
+            "All faces of this device together (client level, its updates or none at all)", style="underline", soft_wrap=True
+        )
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("Since (UTC)", "Server", "Run", "Noise by", "Holds against"):
+            table.add_column(title, no_wrap=title != "Run", overflow="fold")
+        for title in ("Rounds", "Epsilon", "Delta"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for run in whole.runs:
+            promise = run.promise
+            shares = promise.mode == "distributed"
+            table.add_row(
+                _clock(run.since),
+                _server(run.authority),
+                escape(plain(run.name, 20)),
+                "all devices" if shares else "the server",
+                "server, public" if shares else "public",
+                f"{run.taken:,} of {promise.rounds:,}",
+                f"{promise.epsilon:g}",
+                f"{promise.delta:g}",
+            )
+        out.print(table)
+        out.print()
+        if whole.ceiling is not None:
+            out.print(spending_plot.client_bars(whole))
+            out.print()
+    out.print(escape(whole.sentence), style="bold red" if whole.left == 0 else "bold", soft_wrap=True)
 
 
 def _row(entry: Entry, epsilon: float) -> list[str]:
@@ -118,9 +163,16 @@ def _row(entry: Entry, epsilon: float) -> list[str]:
     if entry.release is not None:
         release = entry.release
         how = [f"{release.noise_multiplier:.3f}", f"{release.sample_rate:.4g}", f"{release.steps:,}"]
-    server = f"{entry.authority[:8]}…" if entry.authority else "unknown"
     after = f"{epsilon:.3f}" if math.isfinite(epsilon) else "none holds"
-    return [entry.time[:16].replace("T", " "), server, escape(plain(entry.run, 20)), f"{entry.round:,}", *how, after]
+    return [_clock(entry.time), _server(entry.authority), escape(plain(entry.run, 20)), f"{entry.round:,}", *how, after]
+
+
+def _clock(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _server(authority: str | None) -> str:
+    return f"{authority[:8]}…" if authority else "unknown"
 
 
 def _as_json(found: Any) -> dict[str, Any]:
@@ -150,6 +202,34 @@ def _as_json(found: Any) -> dict[str, Any]:
             }
             for entry, epsilon in zip(found.entries, found.epsilons, strict=True)
         ],
+        "client_level": _whole_as_json(found.whole),
+    }
+
+
+def _whole_as_json(whole: ClientSurvey) -> dict[str, Any]:
+    return {
+        "unit": "client",
+        "neighbours": "zero-out",
+        "epsilon": whole.promised if whole.holds else None,
+        "promised_epsilon": whole.promised,
+        "delta": whole.delta,
+        "largest_client_epsilon": whole.ceiling,
+        "left": whole.left,
+        "runs": [
+            {
+                "since": run.since,
+                "server": run.authority,
+                "run": run.name,
+                "mode": run.promise.mode,
+                "holds_against_the_server": run.promise.mode == "distributed",
+                "epsilon": run.promise.epsilon,
+                "delta": run.promise.delta,
+                "rounds": run.promise.rounds,
+                "rounds_taken": run.taken,
+            }
+            for run in whole.runs
+        ],
+        "runs_without": list(whole.without),
     }
 
 

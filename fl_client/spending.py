@@ -1,5 +1,7 @@
 """What a device's privacy ledger comes to under its owner's rules: spent, left, and for how many more rounds. Nothing leaves it.
 
+Each face by itself (record level) is this module's; all faces together (client level) are `fl_client.client_spending`'s.
+
 `fl-client privacy` shows it; `node_process` tells its sentence after each round.
 """
 
@@ -11,6 +13,7 @@ from itertools import groupby
 from common.privacy.accountant import spent_epsilon
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
 from common.privacy.release import Accountant, Release
+from fl_client.client_spending import ClientSurvey, survey_promises
 from fl_client.policy import Policy
 
 NEARLY = 0.9
@@ -21,7 +24,7 @@ MOST_ROUNDS = 1 << 20
 
 @dataclass(frozen=True)
 class Survey:
-    """What was spent, record level, add/remove neighbours.
+    """What was spent, record level, add/remove neighbours, and beside it what was promised at client level.
 
     Attributes:
         entries: all debits.
@@ -29,6 +32,7 @@ class Survey:
         epsilon: of all together, by `accountant`.
         ceiling, delta: the owner's.
         more: how many more rounds like the last private one fit under the ceiling by RDP; None where there was none.
+        whole: the client level.
     """
 
     entries: tuple[Entry, ...]
@@ -38,6 +42,7 @@ class Survey:
     ceiling: float
     delta: float
     more: int | None
+    whole: ClientSurvey
 
     @property
     def left(self) -> float:
@@ -94,6 +99,7 @@ def survey(place: LedgerPlace, policy: Policy, accountant: Accountant = "rdp") -
         ceiling=policy.largest_epsilon,
         delta=policy.largest_delta,
         more=more,
+        whole=survey_promises(ledger.entries, policy.largest_client_epsilon),
     )
 
 

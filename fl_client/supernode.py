@@ -231,6 +231,9 @@ class _Node:
         except Exception as error:
             if isinstance(error, EmoflError):
                 log.error("A message is refused: %s", error)
+            elif isinstance(error, httpx.HTTPError):
+                # The server took the message back while it was fetched, or is in trouble; nothing is wrong here.
+                log.error("A message could not be fetched whole (%s); the next one is waited for.", type(error).__name__)
             else:
                 log.exception("A message is not answered.")
             reply = Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message)

@@ -33,8 +33,9 @@ from common.device_api.refusals import (
     TooManyAttempts,
 )
 from common.errors import DependencyError, EmoflError, RunError
+from fl_server.addresses import with_port
 from fl_server.brief_calls import BriefCalls
-from fl_server.device_ports import Limits, accepts_old_tls, port_credentials, port_options, socket_name
+from fl_server.device_ports import Limits, accepts_old_tls, port_credentials, port_options
 from fl_server.enrolment_desk import Attempts, EnrolmentDesk, Members
 from fl_server.model_board import ModelBoard, OffsetTooLarge, VersionGone
 from fl_server.seats import Seats
@@ -142,10 +143,8 @@ class DeviceApi:
         health_pb2_grpc.add_HealthServicer_to_server(await _health(services["Models"].full_name), models)
         try:
             ports = (
-                desk.add_secure_port(socket_name(self.host, self.enrol_port), port_credentials(members.authority, mutual=False)),
-                models.add_secure_port(
-                    socket_name(self.host, self.device_port), port_credentials(members.authority, mutual=True)
-                ),
+                desk.add_secure_port(with_port(self.host, self.enrol_port), port_credentials(members.authority, mutual=False)),
+                models.add_secure_port(with_port(self.host, self.device_port), port_credentials(members.authority, mutual=True)),
             )
         except RuntimeError as error:
             ready.set_exception(error)

@@ -77,11 +77,6 @@ def port_credentials(authority: Authority, *, mutual: bool) -> grpc.ServerCreden
     return grpc.ssl_server_credentials([pair], authority.ca_pem if mutual else None, mutual)
 
 
-def socket_name(host: str, port: int) -> str:
-    """As gRPC writes it."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def accepts_old_tls(host: str, port: int) -> bool:
     """Whether the listener would speak TLS 1.2."""
     with suppress(ValueError):

@@ -16,7 +16,10 @@ from flwr.supercore.state.schema.corestate_models import ObjectPushSession, Obje
 from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes, Node
 from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
-from sqlalchemy import delete, select
+from sqlalchemy import delete, event, select
+
+LOCK_SECONDS = 30
+"""For which a request waits for its turn to write."""
 
 
 class LinkState(SqlLinkState):
@@ -30,6 +33,9 @@ class LinkState(SqlLinkState):
         factory = LinkStateFactory(str(database), NoOpFederationManager(), ObjectStoreFactory())
         state = cls(str(database), factory.federation_manager, factory.objectstore_factory.store())
         state.initialize()
+        if (engine := state._engine) is not None:
+            event.listen(engine, "connect", _wait_longer)
+            engine.dispose()  # of connections that were made before
         factory.state_instance = state
         return state, factory
 
@@ -93,6 +99,11 @@ class LinkState(SqlLinkState):
         with self.session() as session:
             session.execute(delete(MessageRes).where(MessageRes.run_id == uint64_to_int64(run_id)))
             session.execute(delete(MessageIns).where(MessageIns.run_id == uint64_to_int64(run_id)))
+
+
+def _wait_longer(connection: Any, record: Any) -> None:
+    """Flower gives up after 5 s; on a machine that is very busy, whoever writes may be kept from going on for longer."""
+    connection.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
 
 
 def _uploading(column: Any) -> Any:

@@ -73,20 +73,24 @@ def show_version(
 
 
 @models.command("verify")
-def verify_registry(registry: RegistryFolder, publisher: Publisher = None) -> None:
+def verify_registry(registry: RegistryFolder, publisher: Publisher = None, as_json: AsJson = False) -> None:
     """Check every version: signature, each file's hash and size, and the chain from one version to the next.
 
     Ends with exit code 5 and names the first version that does not hold.
     """
     latest, key = latest_name(registry), _key(registry, publisher)
-    count, size, first = 0, 0, ""
+    held: dict[str, int] = {}
     for model in check_registry(registry, key):
         manifest = model.manifest
-        first = first or manifest.version
-        link = f"follows {manifest.sequence - 1:06d}" if count else "the first one here"
-        total = sum(entry.bytes for entry in manifest.files.values())
-        out.print(f"[green]✓[/] {manifest.version}  signature, {len(manifest.files)} files, {link}")
-        count, size = count + 1, size + total
+        link = f"follows {manifest.sequence - 1:06d}" if held else "the first one here"
+        held[manifest.version] = sum(entry.bytes for entry in manifest.files.values())
+        if not as_json:
+            out.print(f"[green]✓[/] {manifest.version}  signature, {len(manifest.files)} files, {link}")
+    if as_json:
+        versions = [{"version": version, "bytes": size} for version, size in held.items()]
+        _print_json({"holds": True, "latest": latest, "publisher": key.fingerprint, "versions": versions})
+        return
+    count, size = len(held), sum(held.values())
     out.print(f"[bold green]{count} version{' holds' if count == 1 else 's hold'}[/], {_size(size)} in all; latest is {latest}.")
     out.print(f"Signed by {grouped(key.fingerprint)}")
     if publisher is None:

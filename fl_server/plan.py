@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fl_server.run_folder import RunFolder
 
@@ -21,6 +22,7 @@ class Plan:
         port, enrol_port, device_port: 0 takes a free one.
         run: to bring to its end; None only serves models and enrols.
         until_finished: end with the run.
+        predict: who may send pictures to /v1/predict.
     """
 
     folder: Path
@@ -32,3 +34,4 @@ class Plan:
     device_port: int = 8445
     run: RunFolder | None = None
     until_finished: bool = False
+    predict: Literal["nobody", "token", "anybody"] = "nobody"

@@ -18,14 +18,17 @@ import common.device_api  # noqa: F401  (before anything that imports grpc)
 from common import local_join
 from common.errors import EmoflError, RunError
 from common.files import no_room, write_once
-from common.identity import SigningKey
+from common.identity import PublicKey, SigningKey
 from common.join_code import JoinCode
+from fl_server.addresses import is_every
 from fl_server.authority import Authority
 from fl_server.device_api import DeviceApi, Members
+from fl_server.face_finder import make_finder
 from fl_server.gate import Route
 from fl_server.invitations import Invitations
 from fl_server.pages import Pages
 from fl_server.plan import LOG, Plan
+from fl_server.predict import Predict, Predictor, load_token
 from fl_server.roster import EnrolledDevice, Roster
 from fl_server.run_supervisor import ServerAppProcess, State
 from fl_server.server_folder import Endpoint, ServerFolder
@@ -131,13 +134,16 @@ def serve(
         authority = Authority.load_or_create(folder.authority, (plan.address, *plan.names), _clock)
         publisher = SigningKey.load_or_create(folder.publisher_key).public
         roster, invitations = Roster(folder.roster, _clock), Invitations(folder.invitations, _clock)
+        predict = _predict(plan, folder, publisher)
+        if predict is not None:
+            page_posts = {**(page_posts or {}), **predict.posts()}
         link = SuperLink(
             folder.path / STATE,
             Identity(authority.certificate_file, authority.key_file),
             plan.host,
             plan.port,
             _admin_token(folder.path),
-            pages or Pages(folder, publisher, authority.ca_pem),
+            pages or Pages(folder, publisher, authority.ca_pem, predict=predict),
             page_posts,
         )
         devices = Devices(roster, link, say)
@@ -193,7 +199,15 @@ def serve(
 
 def _near(plan: Plan) -> str:
     """How this machine reaches itself, under a name that its certificate holds."""
-    return "127.0.0.1" if plan.host in ("0.0.0.0", "127.0.0.1") and "127.0.0.1" in (plan.address, *plan.names) else plan.address
+    here = "127.0.0.1"
+    return here if (is_every(plan.host) or plan.host == here) and here in (plan.address, *plan.names) else plan.address
+
+
+def _predict(plan: Plan, folder: ServerFolder, publisher: PublicKey) -> Predict | None:
+    if plan.predict == "nobody":
+        return None
+    predictor = Predictor(folder.registry, publisher, make_finder())
+    return Predict(predictor, load_token(folder.path) if plan.predict == "token" else None)
 
 
 def _admin_token(folder: Path) -> str:

@@ -20,6 +20,7 @@ from rich.table import Table
 from common.config import RunConfig, merge_settings, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
+from fl_server.addresses import every_address, is_every, likely_address, own_addresses, with_port
 
 if TYPE_CHECKING:
     from fl_server.run_folder import RunFolder
@@ -31,10 +32,14 @@ STOP_SECONDS = 60
 """For which `stop` waits: the ServerApp's process has 10 s to end, the device API 1, each of two HTTP ports 10."""
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="The server's folder (default: ~/.local/state/emofl/server).")]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on (default: all, IPv4 and IPv6).")]
 Address = Annotated[str | None, typer.Option(help="How devices reach this machine: a name or an address (default: detected).")]
 Port = Annotated[int, typer.Option(min=0, max=65533, help="HTTPS for devices; joining and models use the two after it.")]
 Until = Annotated[bool, typer.Option("--until-finished", help="End when the run has ended.")]
+Who = Literal["nobody", "token", "anybody"]
+Predict = Annotated[
+    Who, typer.Option(help="Who may send pictures to /v1/predict, which the server then sees: nobody, token or anybody.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -45,7 +50,7 @@ def default_folder() -> Path:
 
 def start(
     folder: Folder = None,
-    host: Host = "0.0.0.0",
+    host: Host = None,
     address: Address = None,
     port: Port = PORT,
     rounds: Annotated[int | None, typer.Option(min=1, help=f"Rounds of training (default {D.server.rounds}).")] = None,
@@ -72,12 +77,22 @@ def start(
     client_epsilon: Annotated[
         float | None, typer.Option(help=f"Its epsilon, over the run (default {D.client_level.epsilon:g}).")
     ] = None,
+    client_delta: Annotated[float | None, typer.Option(help=f"Its delta (default {D.client_level.delta:g}).")] = None,
+    client_clip: Annotated[
+        float | None, typer.Option(help=f"Largest norm of a device's update under it (default {D.client_level.clip:g}).")
+    ] = None,
+    adaptive_clip: Annotated[
+        bool, typer.Option("--adaptive-clip", help="Let that norm follow the median of the devices' (central).")
+    ] = False,
+    sum_bits: Annotated[
+        int | None, typer.Option(help=f"Width of the integers of a sum with noise shares (default {D.client_level.bits}).")
+    ] = None,
     no_secure_aggregation: Annotated[
         bool, typer.Option("--no-secure-aggregation", help="See each device's update; devices refuse unless told otherwise.")
     ] = False,
     upload: Annotated[
-        Literal["float32", "float16", "int8"] | None,
-        typer.Option(help=f"How many bits a value has, where sums are not secure (default {D.upload.precision})."),
+        Literal["float32", "float16", "int16", "int8"] | None,
+        typer.Option(help=f"How values are rounded; secure sums: float32 or int16 (default {D.upload.precision})."),
     ] = None,
     federated_evaluation: Annotated[
         bool,
@@ -93,6 +108,7 @@ def start(
     config: Annotated[Path | None, typer.Option(help="A TOML file with any settings of a run; options win over it.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run although the last one is not finished.")] = False,
     until_finished: Until = False,
+    predict: Predict = "nobody",
 ) -> None:
     """Run the server: enrol devices, train with them, publish signed models. Goes on with an unfinished run.
 
@@ -108,6 +124,10 @@ def start(
         "model.trainable": trainable,
         "client_level.mode": client_dp,
         "client_level.epsilon": client_epsilon,
+        "client_level.delta": client_delta,
+        "client_level.clip": client_clip,
+        "client_level.adaptive": adaptive_clip or None,
+        "client_level.bits": sum_bits,
         "upload.secure": False if no_secure_aggregation else None,
         "upload.precision": upload,
         "evaluation.federated": federated_evaluation or None,
@@ -116,11 +136,17 @@ def start(
     }
     values = merge_settings(read_config(config) if config else {}, nest_settings(options))
     home = (folder or default_folder()).expanduser().resolve()
-    _serve(home, _choose_run(home, values, new), host, address, port, until_finished)
+    _serve(home, _choose_run(home, values, new), host, address, port, until_finished, predict)
 
 
 def resume(
-    folder: Folder = None, host: Host = "0.0.0.0", address: Address = None, port: Port = PORT, until_finished: Until = False
+    folder: Folder = None,
+    host: Host = None,
+    address: Address = None,
+    port: Port = PORT,
+    until_finished: Until = False,
+    predict: Predict = "nobody",
+    as_json: Json = False,
 ) -> None:
     """Run the server and go on with its last run, with that run's own settings."""
     from fl_server.run_folder import RunFolder
@@ -129,7 +155,7 @@ def resume(
     run = RunFolder.latest(home)
     if run is None:
         raise RunError(f"{home} holds no run to go on with: fl-server start begins one.")
-    _serve(home, run, host, address, port, until_finished)
+    _serve(home, run, host, address, port, until_finished, predict, as_json=as_json)
 
 
 def status(folder: Folder = None, as_json: Json = False) -> None:
@@ -162,8 +188,9 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
     if as_json:
         out.print_json(json.dumps(known))
         return
+    where = with_port(known["address"], known["port"]) if said.get("port") else "starting"
     table = Table(show_header=False, box=None)
-    table.add_row("server", f"running, process {process}, {known['address']}:{known['port']}" if process else "not running")
+    table.add_row("server", f"running, process {process}, {where}" if process else "not running")
     table.add_row("folder", escape(str(home)))
     if run:
         table.add_row("run", f"{run.name}, {known['state']}, {known['round'] or 0} of {known['rounds']} rounds done")
@@ -173,7 +200,7 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
     out.print(table)
 
 
-def stop(folder: Folder = None) -> None:
+def stop(folder: Folder = None, as_json: Json = False) -> None:
     """End the server; finished rounds are kept, and `fl-server start` goes on from there."""
     from fl_server.plan import LOG
     from fl_server.server_lock import running_server
@@ -192,7 +219,10 @@ def stop(folder: Folder = None) -> None:
                 f"`kill -9 {process}`: only the round in progress is lost, and `fl-server start` goes on. Log: {home}/{LOG}."
             )
         time.sleep(0.1)
-    out.print("The server has stopped.")
+    if as_json:
+        out.print_json(json.dumps({"dir": str(home), "stopped": True, "process": process}))
+    else:
+        out.print("The server has stopped.")
 
 
 def _left_out(reasons: dict[str, int] | None) -> str:
@@ -211,8 +241,11 @@ def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":
     if running_server(home) is not None:
         raise RunError(f"A server already runs with {home}: fl-server stop ends it.")
     last = RunFolder.latest(home)
+    if last is not None and not new and not values:
+        return last
+    wanted = _deployed(values)
     if last is not None and not new:
-        if not values or _deployed(values) == last.config:
+        if wanted == last.config:
             return last
         if last.done < last.config.server.rounds:
             raise ConfigError(
@@ -220,7 +253,7 @@ def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":
                 "or --new to start another."
             )
     ServerFolder.prepare(home)
-    return RunFolder.create(home, _deployed(values), datetime.now(UTC))
+    return RunFolder.create(home, wanted, datetime.now(UTC))
 
 
 def _deployed(values: dict[str, Any]) -> RunConfig:
@@ -231,16 +264,29 @@ def _deployed(values: dict[str, Any]) -> RunConfig:
     return choose_start(values | {"data": {"clients": MOST_DEVICES, **(data if isinstance(data, dict) else {})}})
 
 
-def _serve(home: Path, run: "RunFolder", host: str, address: str | None, port: int, until_finished: bool) -> NoReturn:
+def _serve(
+    home: Path,
+    run: "RunFolder",
+    host: str | None,
+    address: str | None,
+    port: int,
+    until_finished: bool,
+    predict: Who,
+    as_json: bool = False,
+) -> NoReturn:
     from fl_server.plan import Plan
     from fl_server.service_process import become
 
-    known = own_addresses()
-    at = address or (host if host != "0.0.0.0" else next((found for found in known if not found.startswith("127.")), "127.0.0.1"))
+    known, host = own_addresses(), host or every_address()
+    at = address or (likely_address(known) if is_every(host) else host)
     names = tuple(dict.fromkeys(name for name in (*known, socket.gethostname(), "localhost", "127.0.0.1") if name != at))
     ports = (port, port + 1, port + 2) if port else (0, 0, 0)
-    plan = Plan(home, host, at, names, *ports, run=run, until_finished=until_finished)
+    plan = Plan(home, host, at, names, *ports, run=run, until_finished=until_finished, predict=predict)
     wanted = run.config.server
+    if as_json:
+        told = {"dir": str(home), "run": run.name, "round": run.done, "rounds": wanted.rounds, "address": at}
+        out.print(json.dumps(told), soft_wrap=True, markup=False, emoji=False)
+        become(plan)
     out.print(f"Server folder: {escape(str(home))}", soft_wrap=True)
     out.print(
         f"Run {run.name}: {run.done} of {wanted.rounds} rounds done; a round needs {run.config.fewest_updates} devices.",
@@ -249,20 +295,10 @@ def _serve(home: Path, run: "RunFolder", host: str, address: str | None, port: i
     out.print(
         f"Devices join at {at}; [bold]fl-server invite[/] prints a code for each. On this machine none is needed.", soft_wrap=True
     )
+    if predict != "nobody":
+        said = f"with the token in {home}/predict.token" if predict == "token" else "from anybody"
+        out.print(
+            f"Pictures {escape(said)} are answered at https://{with_port(at, port)}/v1/predict; nothing is stored.",
+            soft_wrap=True,
+        )
     become(plan)
-
-
-def own_addresses() -> list[str]:
-    """IPv4 addresses of this machine's interfaces, asked of the kernel; no packet is sent."""
-    import fcntl
-    import struct
-
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(asker, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
-                found.append(socket.inet_ntoa(answer[20:24]))
-            except OSError:
-                continue
-    return found

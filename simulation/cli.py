@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from common.console import command_line, out, run_command_line
-from simulation.draw_commands import draw, scene
+from simulation.draw_commands import deal, draw, scene
 from simulation.perform import perform
 from simulation.plan_commands import plan
 from simulation.pretrain_commands import pretrain
@@ -63,7 +63,7 @@ def compare(
         out.print(f"Written: {escape(str(plot))}", soft_wrap=True)
 
 
-for command in (draw, scene, plan, pretrain):
+for command in (draw, scene, deal, plan, pretrain):
     app.command()(command)
 
 

@@ -1,7 +1,7 @@
-"""`fl-sim draw` and `fl-sim scene`: drawn faces and a drawn film, to try things out without a camera or anybody's face."""
+"""`fl-sim draw`, `scene` and `deal`: drawn faces, a drawn film, and folders of a data set's faces, to try devices out with."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -35,3 +35,26 @@ def scene(
 
     write_scene_video(file, frames, seed=seed, people=people)
     out.print(f"{frames} frames in {escape(str(file))}.", soft_wrap=True)
+
+
+def deal(
+    source: Annotated[Path, typer.Argument(help="fer2013.csv, a folder that holds it, or a folder per emotion.")],
+    folder: Annotated[Path, typer.Argument(help="Name of the folders to make, to which a number from 1 is added.")],
+    devices: Annotated[int, Help(min=1, max=10_000, help="How many folders.")] = 3,
+    count: Annotated[int, Help(min=1, help="Faces of each, on average.")] = 300,
+    alpha: Annotated[
+        float | None, Help(min=0.01, help="Let devices differ: Dirichlet concentration, as of `fl-sim run` (default: evenly).")
+    ] = None,
+    labels: Annotated[Literal["fer2013", "ferplus"], Help(help="Whose labels a CSV gets.")] = "fer2013",
+    seed: Annotated[int, Help(min=0, help="Another seed deals other faces.")] = 0,
+) -> None:
+    """Deal faces of a data set to folders, as devices have them: FOLDER1/<emotion>/*.png, FOLDER2/... No face lies in two."""
+    from models.faces.source import open_faces
+    from simulation.face_folders import deal_faces
+
+    def say(where: Path, dealt: int) -> None:
+        out.print(f"{dealt} faces in {escape(str(where))}.", soft_wrap=True)
+
+    faces, sentence = open_faces(source, labels=labels, usage="Training")
+    out.print(escape(sentence), soft_wrap=True)
+    deal_faces(faces, folder, devices=devices, count=count, alpha=alpha, seed=seed, say=say)

@@ -78,7 +78,10 @@ def run(
     ] = None,
     init: Annotated[
         str | None,
-        ModelOption(help="scratch, base (the model that ships) or a published model's folder (default: base where it fits)."),
+        ModelOption(
+            help="scratch, base (the model that ships), or the folder of a published model or of a base of your own "
+            "(default: base where it fits)."
+        ),
     ] = None,
     rounds: Annotated[int | None, RoundsOption(help=f"Rounds of training (default {D.server.rounds}).")] = None,
     cohort: Annotated[int | None, RoundsOption(help="Devices asked per round (default: all).")] = None,
@@ -87,6 +90,9 @@ def run(
         RoundsOption(help=f"How the server uses the devices' mean (default {D.server.strategy})."),
     ] = None,
     server_lr: Annotated[float | None, RoundsOption(help="Of fedavgm (default 1) and fedadam (default 0.01).")] = None,
+    ema: Annotated[
+        float | None, RoundsOption(help="Publish a moving average of the models; this much of it stays each round.")
+    ] = None,
     mu: Annotated[float | None, RoundsOption(help="FedProx's pull to the global model.")] = None,
     batch_size: Annotated[int | None, TrainOption(help=f"Expected examples per step (default {D.train.batch_size}).")] = None,
     local_epochs: Annotated[
@@ -95,6 +101,9 @@ def run(
     ] = None,
     local_steps: Annotated[int | None, TrainOption(help="Steps per round instead of passes.")] = None,
     lr: Annotated[float | None, TrainOption(help=f"Local learning rate (default {D.train.learning_rate:g}).")] = None,
+    augmentations: Annotated[
+        int | None, TrainOption(help="Augmented copies of each face in a step, averaged before clipping: so many times the work.")
+    ] = None,
     momentum: Annotated[float | None, TrainOption(help=f"Of local SGD (default {D.train.momentum:g}).")] = None,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,
@@ -119,8 +128,8 @@ def run(
         UploadOption("--federated-evaluation", help="Also sum up how often the model is right on the devices; costs epsilon."),
     ] = False,
     upload: Annotated[
-        Literal["float32", "float16", "int8"] | None,
-        UploadOption(help=f"How many bits a value has, where sums are not secure (default {D.upload.precision})."),
+        Literal["float32", "float16", "int16", "int8"] | None,
+        UploadOption(help=f"How values are rounded; secure sums: float32 or int16 (default {D.upload.precision})."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -129,7 +138,10 @@ def run(
     config: Annotated[Path | None, RunOption(help="A TOML file with any of these settings; options win over it.")] = None,
     folder: Annotated[Path | None, RunOption("--out", help="The run folder (default: runs/<time>).")] = None,
     resume: Annotated[Path | None, RunOption(help="Go on with the run in this folder, with its own settings.")] = None,
-    backend: Annotated[Literal["in-process", "ray"], RunOption(help="What runs the devices.")] = "in-process",
+    backend: Annotated[
+        Literal["in-process", "processes", "ray"],
+        RunOption(help="What runs the devices: threads, a process per worker, or Ray."),
+    ] = "in-process",
     workers: Annotated[int | None, RunOption(help="Devices that train at once (default: one per core).")] = None,
 ) -> None:
     """Train with simulated devices; leaves a run folder with metrics, plots and the signed model.
@@ -164,6 +176,8 @@ def run(
             "train.local_steps": local_steps,
             "train.learning_rate": lr,
             "train.momentum": momentum,
+            "train.augmentations": augmentations,
+            "server.ema": ema,
             "upload.secure": False if no_secure_aggregation else None,
             "upload.precision": upload,
             "evaluation.federated": federated_evaluation or None,

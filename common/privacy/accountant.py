@@ -19,6 +19,7 @@ from scipy import optimize
 from common.errors import PrivacyError
 from common.privacy.release import Accountant as Accountant
 from common.privacy.release import Release as Release
+from common.privacy.renyi import one_step
 
 ORDERS = [1 + x / 10 for x in range(1, 10)] + [1 + x / 4 for x in range(4, 16)] + [float(x) for x in range(5, 64)]
 ORDERS += [float(2**k) for k in range(6, 13)]
@@ -41,7 +42,7 @@ def _grouped(releases: Iterable[Release]) -> list[Release]:
 @lru_cache(maxsize=4096)
 def _one_step(noise_multiplier: float, sample_rate: float) -> NDArray[np.float64]:
     """Renyi divergence of one step at each of `ORDERS`; it adds up over steps."""
-    return np.asarray(rdp.compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=ORDERS))
+    return one_step(sample_rate, noise_multiplier, ORDERS)
 
 
 def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Accountant = "rdp") -> float:

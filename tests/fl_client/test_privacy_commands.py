@@ -51,12 +51,18 @@ def shown(faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return run
 
 
-def spend(faces: Path, *runs: tuple[str, int], release: Release | None = RELEASE, authority: str | None = "ab" * 32) -> None:
+def spend(
+    faces: Path,
+    *runs: tuple[str, int],
+    release: Release | None = RELEASE,
+    authority: str | None = "ab" * 32,
+    promise: dict[str, object] | None = None,
+) -> None:
     for run, rounds in runs:
         for number in range(1, rounds + 1):
             with Ledger(own_ledger(faces / ".emofl", faces, authority)).locked() as ledger:
                 now = START + timedelta(hours=len(ledger.entries))
-                ledger.debit(release, run=run, round_number=number, now=now)
+                ledger.debit(release, run=run, round_number=number, now=now, client_level=promise)
 
 
 def look(faces: Path, policy: Policy | None = None) -> Survey:
@@ -128,8 +134,9 @@ def test_the_table_says_when_for_whom_how_and_what_is_left(faces: Path, shown: R
     assert (code, err) == (0, "")
     (line,) = [line for line in out.splitlines() if line.startswith("2026-01-02 05:04")]
     assert line.split()[2:7] == ["abababab…", "second", "1", "2.000", "0.1"]
-    assert " of 3 is spent" in out.splitlines()[-1]
-    assert "more rounds like the last fit" in out.splitlines()[-1]
+    (told,) = [line for line in out.splitlines() if line.startswith("Privacy: ")]
+    assert " of 3 is spent" in told
+    assert "more rounds like the last fit" in told
 
 
 def test_a_long_ledger_is_shown_by_its_end_unless_all_is_asked_for(faces: Path, shown: Run) -> None:
@@ -193,6 +200,68 @@ def test_verify_fails_whenever_something_may_be_missing(
     assert (code, out) == (IntegrityError.exit_code, "")
     assert err.startswith("error: ")
     assert shown()[0] == (0 if "anchor" in harm else IntegrityError.exit_code)
+
+
+def promise(mode: str = "distributed", epsilon: float = 8.0, rounds: int = 20) -> dict[str, object]:
+    return {"mode": mode, "epsilon": epsilon, "delta": 1e-5, "rounds": rounds}
+
+
+def test_client_level_promises_are_shown_beside_the_record_level_and_never_added_to_it(faces: Path, shown: Run) -> None:
+    spend(faces, ("family", 3), promise=promise())
+    spend(faces, ("clinic", 2), promise=promise("central", 4.0, 10), authority="cd" * 32)
+    change_policy(faces / ".emofl", {"largest_client_epsilon": "16"})
+    record, whole = shown()[1].split("All faces of this device together")
+    assert " of 8 is spent" in record
+    assert " of 16" not in record
+    family, clinic = (next(line.split() for line in whole.splitlines() if f" {run} " in line) for run in ("family", "clinic"))
+    assert family[2:] == ["abababab…", "family", "all", "devices", "server,", "public", "3", "of", "20", "8", "1e-05"]
+    assert clinic[2:] == ["cdcdcdcd…", "clinic", "the", "server", "public", "2", "of", "10", "4", "1e-05"]
+    assert "epsilon 12 of 16 (75%) is promised at delta 2e-05, by 2 runs. Further runs may promise 4." in whole
+    assert "12.00 of 16" in whole
+    figures = json.loads(shown("--json")[1])
+    assert (figures["unit"], figures["client_level"]["unit"]) == ("record", "client")
+    assert figures["epsilon"] == pytest.approx(spent_epsilon([Release(2.0, 0.1, 40)], 1e-5))
+    level = figures["client_level"]
+    assert (level["epsilon"], level["delta"], level["left"], level["runs_without"]) == (12.0, 2e-5, 4.0, [])
+    assert [(run["mode"], run["holds_against_the_server"], run["rounds_taken"], run["rounds"]) for run in level["runs"]] == [
+        ("distributed", True, 3, 20),
+        ("central", False, 2, 10),
+    ]
+
+
+def test_a_run_without_a_promise_leaves_no_client_level_epsilon(faces: Path, shown: Run) -> None:
+    spend(faces, ("bare", 1))
+    assert "no run has promised them anything" in shown()[1]
+    spend(faces, ("family", 1), promise=promise())
+    assert "1 run released something without such a promise" in shown()[1]
+    level = json.loads(shown("--json")[1])["client_level"]
+    assert (level["epsilon"], level["promised_epsilon"], level["left"], level["runs_without"]) == (None, 8.0, None, ["bare"])
+
+
+def test_when_the_client_level_ceiling_is_reached_the_owner_is_told(faces: Path, shown: Run) -> None:
+    spend(faces, ("family", 1), promise=promise())
+    change_policy(faces / ".emofl", {"largest_client_epsilon": "8"})
+    assert "Runs that promise anew are refused until you allow more; runs that have begun go on." in shown()[1]
+
+
+def test_the_plot_has_a_panel_for_the_client_level_where_there_are_promises(faces: Path, shown: Run, tmp_path: Path) -> None:
+    spend(faces, ("family", 3), promise=promise())
+    spend(faces, ("clinic", 1), promise=promise("central"))
+    assert shown("--plot", tmp_path / "spent.png")[0] == 0
+    with Image.open(tmp_path / "spent.png") as image:
+        assert image.size == (770, 814)
+        lowest = np.asarray(image.convert("L"))[580:]
+        assert (lowest < 128).mean() > 0.02
+
+
+def test_verify_counts_the_promises_and_fails_on_two_of_one_run(faces: Path, shown: Run) -> None:
+    spend(faces, ("family", 2), promise=promise())
+    code, out, _ = shown("--verify")
+    assert (code, out.splitlines()[1:]) == (0, ["It also holds the client-level promise of 1 run."])
+    spend(faces, ("family", 1), promise=promise(epsilon=9.0))
+    code, out, err = shown("--verify")
+    assert (code, out) == (IntegrityError.exit_code, "")
+    assert "two client-level promises of the run family" in err
 
 
 def test_without_a_folder_there_is_a_sentence(faces: Path, shown: Run) -> None:

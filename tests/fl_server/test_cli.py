@@ -137,6 +137,18 @@ def test_verify_names_the_first_bad_version(
     assert "000003" not in err
 
 
+def test_verify_as_json_is_for_programs_and_says_nothing_where_something_is_wrong(
+    three: Path, broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(monkeypatch, capsys, "models", "verify", three, "--json")
+    found = json.loads(out)
+    assert (code, found["holds"], found["latest"], found["publisher"]) == (0, True, "000003-r0003", KEY.public.fingerprint)
+    assert [version["version"] for version in found["versions"]] == ["000001-r0001", "000002-r0002", "000003-r0003"]
+    code, out, err = run(monkeypatch, capsys, "models", "verify", broken, "--json")
+    assert (code, out) == (5, "")
+    assert "000002-r0002 is refused" in err
+
+
 def test_verify_refuses_another_publisher(
     three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

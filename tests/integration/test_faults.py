@@ -18,13 +18,20 @@ from common.privacy.ledger import Ledger
 from fl_server.hub import check_registry
 from models.published import registry_key
 from simulation.drawn_folder import draw_folder
-from tests.federation import CLIENT, Federation, federation_in, kill
+from tests.federation import CLIENT, PATIENCE, Federation, federation_in, kill
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 CUT_SECONDS = float(os.environ.get("EMOFL_CUT_SECONDS", "90"))
 NAMES = ["anna", "ben", "cleo", "dora", "emil"]
-CONFIG = '[model]\nname = "mobilenet_v2_tiny_128"\nstem_stride = 2\n[upload]\nstep_timeout = 20\nsecure = true\n'
+CONFIG = f"""
+[model]
+name = "mobilenet_v2_tiny_128"
+stem_stride = 2
+[upload]
+step_timeout = {20 * PATIENCE}
+secure = true
+"""
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def start(federation: Federation, names: Sequence[str], rounds: int, needed: int
     config = federation.folder / "fl.toml"
     config.write_text(CONFIG)
     federation.start_server(
-        "--rounds", str(rounds), "--min-clients", str(needed), "--round-timeout", "40", "--config", str(config)
+        "--rounds", str(rounds), "--min-clients", str(needed), "--round-timeout", str(40 * PATIENCE), "--config", str(config)
     )
     federation.until(federation.offered)
     federation.enrol(names)

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 from common.errors import RunError
-from fl_client.enrolment import enrol
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT
-from tests.federation import Federation, federation_in
+from tests.federation import PATIENCE, Federation, federation_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 ACTOR = "from tests.actors import main; main()"
-CONFIG = '[model]\nname = "mobilenet_v2_tiny_128"\nstem_stride = 2\n[upload]\nstep_timeout = 12\nsecure = {secure}\n'
+CONFIG = '[model]\nname = "mobilenet_v2_tiny_128"\nstem_stride = 2\n[upload]\nstep_timeout = {seconds}\nsecure = {secure}\n'
 
 
 @pytest.fixture
@@ -31,23 +30,11 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
 def start(federation: Federation, names: list[str], rounds: int, secure: bool = True, needed: int = 3) -> None:
     """A server, and devices that are enrolled and not yet there."""
     config = federation.folder / "fl.toml"
-    config.write_text(CONFIG.format(secure=str(secure).lower()))
+    config.write_text(CONFIG.format(secure=str(secure).lower(), seconds=12 * PATIENCE))
     federation.start_server(
-        "--rounds", str(rounds), "--min-clients", str(needed), "--round-timeout", "25", "--config", str(config)
+        "--rounds", str(rounds), "--min-clients", str(needed), "--round-timeout", str(25 * PATIENCE), "--config", str(config)
     )
-    federation.until(lambda: (federation.folder / "emofl" / "join-code").exists())
-    code = ""
-    for name in names:
-        federation.until(lambda used=code: offered(federation) not in ("", used), 60)  # type: ignore[misc]
-        code = offered(federation)
-        enrol(code, federation.folder / name / ".emofl", name)
-    federation.until(lambda: set(names) <= set(federation.nodes()), 60)
-
-
-def offered(federation: Federation) -> str:
-    """The code for the next device of this user; another is offered a moment after one was used."""
-    path = federation.folder / "emofl" / "join-code"
-    return path.read_text() if path.exists() else ""
+    federation.enrol(names)
 
 
 def play(federation: Federation, name: str, value: float, fault: str = "", **more: str) -> subprocess.Popen[bytes]:

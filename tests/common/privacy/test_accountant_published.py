@@ -10,6 +10,8 @@ from dp_accounting import rdp as google_rdp
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from opacus.accountants import RDPAccountant
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from common.privacy.accountant import ORDERS, Release, spent_epsilon
 from common.privacy.client_level.accounting import CentralRounds
@@ -73,6 +75,24 @@ def test_order_and_cutting_of_a_history_do_not_matter(history: list[Release], ra
     cut = [Release(r.noise_multiplier, r.sample_rate, part) for r in history for part in (1, r.steps - 1) if part]
     random.shuffle(cut)  # type: ignore[attr-defined]
     assert spent_epsilon(cut, 1e-5) == pytest.approx(spent_epsilon(history, 1e-5))
+
+
+def exact_gaussian_epsilon(sigma: float, delta: float) -> float:
+    """Of one Gaussian release: delta(epsilon) = Phi(1 / 2s - s e) - e^e Phi(-1 / 2s - s e) (Balle and Wang 2018, theorem 8)."""
+
+    def excess(epsilon: float) -> float:
+        above, below = norm.logcdf([0.5 / sigma - sigma * epsilon, -0.5 / sigma - sigma * epsilon])
+        return float(np.exp(above) - np.exp(epsilon + below)) - delta
+
+    return float(brentq(excess, 0.0, 100.0, xtol=1e-9))
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(4.0, 1), (8.0, 40), (3.0, 20)])
+def test_without_sampling_both_accountants_are_above_the_exact_figure_and_prv_hardly(sigma: float, steps: int) -> None:
+    exact = exact_gaussian_epsilon(sigma / math.sqrt(steps), 1e-5)
+    prv, rdp = (spent_epsilon([Release(sigma, 1.0, steps)], 1e-5, by) for by in ("prv", "rdp"))
+    assert exact <= prv <= exact + 0.03
+    assert prv <= rdp <= 1.25 * exact
 
 
 @pytest.mark.slow
