@@ -55,6 +55,8 @@ class TrainConfig(Settings):
         decay: the learning rate falls along a half cosine to this part of itself over the run's rounds; 1 keeps it.
         proximal_mu: FedProx's pull towards the global model (Li et al. 2020, Algorithm 2), 0 without.
         augment: random flips, shifts, small rotations and scales of each face.
+        augmentations: K, so many differently augmented copies of each face in a step, their gradients averaged before the face is
+            clipped (De et al. 2022): K times the work, the same epsilon.
     """
 
     batch_size: int = Field(default=32, ge=1)
@@ -66,6 +68,13 @@ class TrainConfig(Settings):
     decay: float = Field(default=0.1, gt=0, le=1)
     proximal_mu: float = Field(default=0.0, ge=0)
     augment: bool = True
+    augmentations: int = Field(default=1, ge=1, le=32)
+
+    @model_validator(mode="after")
+    def _different_copies(self) -> Self:
+        if self.augmentations > 1 and not self.augment:
+            raise ValueError("augmentations above 1 need augment: without it all copies of a face are the same")
+        return self
 
 
 class PrivacyConfig(Settings):
@@ -101,6 +110,7 @@ class ServerConfig(Settings):
         strategy: `fedavg`, `fedprox`, `fedavgm` or `fedadam`.
         server_learning_rate: of FedAvgM and FedAdam; None takes the strategy's default (1.0 and 0.01).
         server_momentum: FedAvgM's momentum, FedAdam's beta_1.
+        ema: evaluate and publish a moving average of the global models; this much of the old average stays each round, 0 without.
         max_update_norm: an update with a larger L2 norm is left out; of a secure sum, the whole round is, by the mean's norm.
     """
 
@@ -112,6 +122,7 @@ class ServerConfig(Settings):
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: float | None = Field(default=None, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     max_update_norm: float = Field(default=1000.0, gt=0, le=1000.0)
 
     @model_validator(mode="after")

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import IntegrityError
+from common.errors import ConfigError, IntegrityError
+
+LEAST_TOKEN = 32
+"""Characters of a secret that stands in a file."""
 
 
 def fsync_folder(folder: Path) -> None:
@@ -70,6 +73,18 @@ def write_once(path: Path, content: bytes, mode: int = 0o644) -> bool:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
     return True
+
+
+def read_token(path: Path) -> str:
+    """The secret that a file holds.
+
+    Raises:
+        ConfigError: it is too short for one, which would let everybody in.
+    """
+    token = path.read_text().strip()
+    if len(token) < LEAST_TOKEN:
+        raise ConfigError(f"{path} holds no token any more: delete it, and the next start makes another.")
+    return token
 
 
 def _write_temporary(path: Path, content: bytes, mode: int) -> Path:

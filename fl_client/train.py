@@ -21,6 +21,7 @@ from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
 from common.privacy.mechanisms import PoissonSampling, SecureRandom
+from fl_client.features import FeatureCache, split_frozen
 from models.augment import augment
 from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
@@ -66,9 +67,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Gradients(Protocol):
-    """Sets the gradients of a model's trainable parameters from one batch; `loss` gives the sum over the examples."""
+    """Sets the gradients of a model's trainable parameters from one batch; `loss` gives the sum over its rows.
 
-    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss) -> None: ...
+    Each example has `augmentations` rows, one after the other.
+    """
+
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss, augmentations: int = 1) -> None: ...
 
     def close(self) -> None: ...
 
@@ -84,7 +88,7 @@ class PlainGradients:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss, augmentations: int = 1) -> None:
         self._model.zero_grad()
         (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
 
@@ -128,6 +132,7 @@ def train_locally(
     release: Release | None,
     random: SecureRandom,
     seed: int,
+    features: FeatureCache | None = None,
 ) -> Arrays:
     """Train `model` from `weights` for one round and return what changed.
 
@@ -139,6 +144,7 @@ def train_locally(
         random: source of Poisson batches, noise and the augmentation's secret seed; unused without privacy.
         seed: of shuffling and augmentation without privacy. Which warp a face gets depends on its place in the batch, so with a
             seed that others know one face would change the gradients of all that follow it: under privacy it is fresh, secret.
+        features: keeps what frozen layers make of faces; used where the first layers are frozen and nothing is augmented.
 
     Returns:
         Change of each trained parameter, float32.
@@ -150,21 +156,31 @@ def train_locally(
     optimiser = torch.optim.SGD(
         trained.values(), lr=plan.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
+    parts = split_frozen(model) if features is not None and not config.augment else None
+    network = model if parts is None else parts[1]
+    kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
     gradients: Gradients
     if release is None:
-        gradients = PlainGradients(model)
+        gradients = PlainGradients(network)
         batches = shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
     else:
-        gradients = _private_gradients(model, privacy, release, plan.sampling, random)
+        gradients = _private_gradients(network, privacy, release, plan.sampling, random)
         batches = plan.sampling.batches(release.steps, random)
     warp = torch.Generator().manual_seed(seed if release is None else int(random.uint64(1)[0] >> np.uint64(1)))
     try:
         for rows in batches:
-            inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
+            targets = torch.from_numpy(faces.targets[rows])
+            if kept is not None and parts is not None:
+                inputs = kept.rows(rows, parts[0], faces, preprocessing)
+            else:
+                inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
+            if config.augmentations > 1:
+                inputs, targets = (values.repeat_interleave(config.augmentations, 0) for values in (inputs, targets))
             if config.augment:
                 inputs = augment(inputs, warp)
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-            gradients.compute(inputs, torch.from_numpy(faces.targets[rows]), summed_loss)
+            if inputs.ndim == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            gradients.compute(inputs, targets, summed_loss, config.augmentations)
             if config.proximal_mu:
                 for name, p in trained.items():
                     if p.grad is not None:

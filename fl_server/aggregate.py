@@ -15,6 +15,9 @@ from common.privacy.client_level.central import CentralSum
 SCALE = 2.0**30
 """Updates are added as multiples of 1 / SCALE in 64-bit integers: exact, so the order of arrival changes nothing."""
 
+BLOCK = 16_384
+"""Values added at a time, so that they stay in the cache."""
+
 
 @dataclass(frozen=True)
 class UpdateShape:
@@ -94,7 +97,9 @@ class RunningMean:
         flat, norm = _measured(update)
         if norm > self._shape.max_norm:
             raise ReplyError(f"The update's norm is {norm:.3g}; at most {self._shape.max_norm:g} is accepted.")
-        self._sum += np.rint(flat * SCALE).astype(np.int64)
+        for start in range(0, len(flat), BLOCK):
+            part = slice(start, start + BLOCK)
+            self._sum[part] += np.rint(flat[part] * SCALE).astype(np.int64)
         self.count += 1
         return norm
 

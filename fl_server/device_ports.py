@@ -11,6 +11,7 @@ import common.device_api  # noqa: F401  (before grpc)
 # isort: split
 import grpc  # type: ignore[import-untyped]
 
+from common.errors import RunError
 from fl_server.authority import Authority
 
 MINUTE = 60_000
@@ -78,16 +79,24 @@ def port_credentials(authority: Authority, *, mutual: bool) -> grpc.ServerCreden
 
 
 def accepts_old_tls(host: str, port: int) -> bool:
-    """Whether the listener would speak TLS 1.2."""
+    """Whether the listener would speak TLS 1.2.
+
+    Raises:
+        RunError: it cannot be reached.
+    """
+    hosts = [host]
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         if address.is_unspecified:
-            host = "127.0.0.1" if address.version == 4 else "::1"
+            hosts = ["127.0.0.1"] if address.version == 4 else ["::1", "127.0.0.1"]
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     client.maximum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        with socket.create_connection((host, port), timeout=5) as plain, client.wrap_socket(plain):
-            return True
-    except OSError:
-        return False
+    for one in hosts:
+        with suppress(OSError), socket.create_connection((one, port), timeout=5) as plain:
+            try:
+                with client.wrap_socket(plain):
+                    return True
+            except OSError:
+                return False
+    raise RunError(f"Port {port} of this machine cannot be reached from itself, so nobody knows whether it refuses TLS 1.2.")

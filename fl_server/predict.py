@@ -24,12 +24,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as WebRoute
 
 from common.errors import EmoflError
-from common.files import write_once
+from common.files import read_token, write_once
 from common.identity import PublicKey
 from fl_server.gate import Refusal, Route
 from fl_server.openapi import OPENAPI, PATH
 from fl_server.seats import Seats
-from models.faces.picture import Unusable, decode_colour
+from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour
+from models.faces.report import Reason
 from models.manifest import Manifest
 from models.preprocess import Box
 from models.published import PublishedModel, newer_than, open_published
@@ -182,6 +183,8 @@ def decode(content: bytes) -> Picture:
     try:
         return decode_colour(content)
     except Unusable as error:
+        if error.reason is Reason.TOO_LARGE:
+            raise Refused(413, f"A side of the picture has more than {LONGEST_SIDE:,} pixels.") from error
         raise Refused(422, "The picture is damaged or too small to hold a face.") from error
 
 
@@ -261,7 +264,7 @@ def load_token(folder: Path) -> str:
     """The server's token for predictions, made once, readable by its owner alone."""
     path = folder / TOKEN
     write_once(path, secrets.token_urlsafe(32).encode(), mode=0o600)
-    return path.read_text().strip()
+    return read_token(path)
 
 
 def _sentence(status: int, sentence: str) -> Response:

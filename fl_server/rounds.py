@@ -26,6 +26,7 @@ from common.messages import TrainRequest, encode_request
 from common.parameters import read_parameters, write_parameters
 from common.sum_encoding import sum_encoding
 from fl_server.aggregate import UpdateShape
+from fl_server.average import follow, shown
 from fl_server.checkpoint import Checkpoint
 from fl_server.client_level import ClientLevel
 from fl_server.exchange import Exchange
@@ -154,14 +155,15 @@ class Rounds:
         while state.round < self.config.server.rounds:
             began = time.monotonic()
             accepted = self._one_round(exchange, strategy, state)
-            write_parameters(model, state.weights)
+            write_parameters(model, shown(state.weights, state.server_state))
             scores = self._evaluate(model)
             state.round += 1
             record = self._record(state.round, strategy.tally, scores, time.monotonic() - began)
             if strategy.budget is not None:
                 record |= {"client_epsilon": round(strategy.budget.epsilon(), 4), "client_level": strategy.budget.cost}
             state.history.append(record)
-            self._keep(state, Accepted(state.round, state.weights, strategy.tally, scores) if accepted else None)
+            public = shown(state.weights, state.server_state)
+            self._keep(state, Accepted(state.round, public, strategy.tally, scores) if accepted else None)
         return state
 
     def _one_round(self, exchange: Exchange, strategy: StreamingAverage, state: Checkpoint) -> bool:
@@ -193,7 +195,8 @@ class Rounds:
             load_state(strategy, state.server_state, start)
             return False
         state.weights = state.weights | {name: np.asarray(array.numpy(), dtype=np.float32) for name, array in after.items()}
-        state.server_state = save_state(strategy)
+        average = follow(state.weights, state.server_state, self.config.server.ema, state.round)
+        state.server_state = save_state(strategy) | average
         return True
 
     def _keep(self, state: Checkpoint, accepted: Accepted | None) -> None:
@@ -212,7 +215,9 @@ class Rounds:
         accepted = state.round == 0 or last["accepted"] >= self.config.fewest_updates
         if public is not None and public < state.round and accepted:
             tally = Tally(asked=last["asked"], accepted=last["accepted"])
-            self._publish(Accepted(state.round, state.weights, tally, self._evaluate(model)))
+            weights = shown(state.weights, state.server_state)
+            write_parameters(model, weights)
+            self._publish(Accepted(state.round, weights, tally, self._evaluate(model)))
 
     def _publish(self, accepted: Accepted) -> None:
         try:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import common.device_api  # noqa: F401  (before anything that imports grpc)
 from common import local_join
 from common.errors import EmoflError, RunError
-from common.files import no_room, write_once
+from common.files import no_room, read_token, write_once
 from common.identity import PublicKey, SigningKey
 from common.join_code import JoinCode
 from fl_server.addresses import is_every
@@ -147,6 +147,7 @@ def serve(
             page_posts,
         )
         devices = Devices(roster, link, say)
+        devices.synchronise()  # who was revoked while no server ran is not let in for a moment
         link.start()
         stack.callback(link.stop)
         api = stack.enter_context(
@@ -213,7 +214,7 @@ def _predict(plan: Plan, folder: ServerFolder, publisher: PublicKey) -> Predict 
 def _admin_token(folder: Path) -> str:
     path = folder / ADMIN
     write_once(path, secrets.token_hex(32).encode(), mode=0o600)
-    return path.read_text().strip()
+    return read_token(path)
 
 
 def _write_status(plan: Plan, endpoint: Endpoint, state: State, online: list[str]) -> None:

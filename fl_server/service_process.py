@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from common.console import err, out, run_command_line
+from common.console import err, run_command_line
 from common.errors import DependencyError, RunError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _serve() -> None:
         logging.shutdown()
     if state == "failed":
         raise RunError(f"The run failed; the end of {log_file} says why.")
-    out.print("The server has stopped.")
+    err.print("The server has stopped.")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from common.certificates import normal_name
 from common.config import RunConfig, merge_settings, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
@@ -188,7 +189,7 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
     if as_json:
         out.print_json(json.dumps(known))
         return
-    where = with_port(known["address"], known["port"]) if said.get("port") else "starting"
+    where = escape(with_port(known["address"], known["port"])) if said.get("port") else "starting"
     table = Table(show_header=False, box=None)
     table.add_row("server", f"running, process {process}, {where}" if process else "not running")
     table.add_row("folder", escape(str(home)))
@@ -278,7 +279,7 @@ def _serve(
     from fl_server.service_process import become
 
     known, host = own_addresses(), host or every_address()
-    at = address or (likely_address(known) if is_every(host) else host)
+    at = normal_name(address or (likely_address(known) if is_every(host) else host))
     names = tuple(dict.fromkeys(name for name in (*known, socket.gethostname(), "localhost", "127.0.0.1") if name != at))
     ports = (port, port + 1, port + 2) if port else (0, 0, 0)
     plan = Plan(home, host, at, names, *ports, run=run, until_finished=until_finished, predict=predict)
@@ -293,12 +294,11 @@ def _serve(
         soft_wrap=True,
     )
     out.print(
-        f"Devices join at {at}; [bold]fl-server invite[/] prints a code for each. On this machine none is needed.", soft_wrap=True
+        f"Devices join at {escape(at)}; [bold]fl-server invite[/] prints a code for each. On this machine none is needed.",
+        soft_wrap=True,
     )
     if predict != "nobody":
         said = f"with the token in {home}/predict.token" if predict == "token" else "from anybody"
-        out.print(
-            f"Pictures {escape(said)} are answered at https://{with_port(at, port)}/v1/predict; nothing is stored.",
-            soft_wrap=True,
-        )
+        where = f"at https://{with_port(at, port)}/v1/predict" if port else "under /v1/predict"
+        out.print(escape(f"Pictures {said} are answered {where}; nothing is stored."), soft_wrap=True)
     become(plan)

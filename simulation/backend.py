@@ -1,139 +1,75 @@
-"""Flower's simulation engine with our choice of what runs a message: this process, or Ray. `simulation.run` calls `simulate`.
+"""What carries a simulation's messages: threads of this process, worker processes, or Ray. `simulation.run` calls `simulate`.
 
-The one place of the simulation that touches Flower's internals (flwr 1.41.0, pinned; `tests/simulation/test_backend.py`
-holds them to it). Flower's own entry points are deprecated and hard-wire Ray, which costs 22 s to start and 10 ms a message.
+Flower's own entry points are deprecated and hard-wire Ray; its engine polls, which costs 3 ms a message.
 """
 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from queue import Queue
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import RUN_ID_NUM_BYTES, SUPERLINK_NODE_ID, TASK_ID_NUM_BYTES
-from flwr.proto.task_pb2 import Task
-from flwr.server.superlink.fleet.vce.backend.backend import Backend
-from flwr.server.superlink.fleet.vce.metrics import VceMetrics
-from flwr.server.superlink.fleet.vce.vce_api import _register_node_info_stores, _register_nodes, run_api
-from flwr.server.superlink.linkstate import InMemoryLinkState, LinkStateFactory
-from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
-from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
 from flwr.serverapp import ServerApp
-from flwr.simulation.run_simulation import run_serverapp_th
-from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
-from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.grid import InMemoryGrid
 
-from common.errors import DependencyError, RunError
+from simulation.crew import Processes, Threads
+from simulation.local_grid import Crew, LocalGrid, NodeOrder
 
-BackendName = Literal["in-process", "ray"]
+BackendName = Literal["in-process", "processes", "ray"]
 MOST_WORKERS = min(32, (os.cpu_count() or 1) + 4)
-"""Threads of the pool that Flower's engine makes by Python's default; more workers would silently wait."""
-NodeOrder = Callable[[Iterable[int]], Sequence[int]]
+"""Beyond, workers only wait for one another."""
+
+MakeCrew = Callable[[Callable[[], ClientApp], int], Crew]
+"""A crew from what makes the ClientApp, and the number of devices."""
+MakeServerApp = Callable[[NodeOrder, Callable[[], bool]], ServerApp]
 
 
-class InProcessBackend(Backend):
-    """Runs messages in threads of this process; torch releases the interpreter while it computes."""
-
-    def __init__(self, workers: int, threads: int) -> None:
-        self._workers, self._threads = workers, threads
-        self._app: ClientApp | None = None
-
-    def build(self, app_fn: Callable[[], ClientApp]) -> None:
-        """Keep the ClientApp."""
-        self._app = app_fn()
-
-    @property
-    def num_workers(self) -> int:
-        """How many messages run at once."""
-        return self._workers
-
-    def is_worker_idle(self) -> bool:
-        """Flower asks; a thread takes a message only when it is idle."""
-        return True
-
-    def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
-        """Answer one message."""
-        if self._app is None:
-            raise RunError("The simulation's backend was not built.")
-        torch.set_num_threads(self._threads)
-        return self._app(message=message, context=context), context
-
-    def terminate(self) -> None:
-        """Nothing to end: the threads are Flower's."""
+def make_crew(name: Literal["in-process", "processes"], workers: int, cores: int) -> MakeCrew:
+    """What makes a crew of `workers` on `cores` cores."""
+    kind = Threads if name == "in-process" else Processes
+    return partial(kind, workers=workers, threads=max(1, cores // workers))
 
 
-def _ray_backend(workers: int, cores: int) -> Backend:
-    try:
-        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
-    except ImportError as error:
-        raise DependencyError("Ray is not installed. Run: pip install 'emofl[ray]', or use --backend in-process.") from error
-    share = max(1, cores // workers)
-    return RayBackend(
-        {
-            "init_args": {"logging_level": logging.ERROR, "log_to_driver": False, "num_cpus": cores},
-            "client_resources": {"num_cpus": share, "num_gpus": 0.0},
-        }
-    )
-
-
-def make_backend(name: BackendName, workers: int, cores: int) -> Backend:
-    """The backend called `name` with `workers` messages at once on `cores` cores.
-
-    Raises:
-        DependencyError: Ray is asked for and not installed.
-    """
-    if name == "ray":
-        return _ray_backend(workers, cores)
-    return InProcessBackend(workers, max(1, cores // workers))
-
-
-def simulate(
-    make_server_app: Callable[[NodeOrder, Callable[[], bool]], ServerApp], client_app: ClientApp, clients: int, backend: Backend
-) -> None:
+def simulate(make_server_app: MakeServerApp, make_client_app: Callable[[], ClientApp], clients: int, make_crew: MakeCrew) -> None:
     """Run a ServerApp against `clients` simulated devices until it ends.
 
     Args:
         make_server_app: given an order that sorts node ids by device number, and what says that the run was stopped, makes the
             ServerApp.
-        client_app: finds its device number as `partition-id` in the context's node configuration.
+        make_client_app: the devices; the app finds its device number as `partition-id` in the context's node configuration.
 
     Raises:
-        Whatever the ServerApp raised; RunError when Flower's engine breaks.
+        Whatever the ServerApp raised; RunError when the workers cannot be started.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
-    run = Run.create_empty(run_id=generate_rand_int_from_bytes(RUN_ID_NUM_BYTES))
-    run.primary_task_id = generate_rand_int_from_bytes(TASK_ID_NUM_BYTES)
-    run.federation_id = NOOP_FEDERATION_ID
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = run.primary_task_id, run.run_id, SUPERLINK_NODE_ID
-    state = factory.state()
-    if not isinstance(state, InMemoryLinkState):
-        raise RunError("Flower did not give an in-memory state; flwr 1.41.0 is needed.")
-    state.run_ids[run.run_id] = RunRecord(run=run)
-    state.task_store[run.primary_task_id] = Task(task_id=run.primary_task_id, run_id=run.run_id)
-    grid = InMemoryGrid(state_factory=factory)
-    grid.set_run(run)
-    nodes = _register_nodes(clients, factory)
-    stores = _register_node_info_stores(nodes, run)
-    stop: threading.Event = threading.Event()
-    failures: Queue[BaseException] = Queue()
-    server_app = make_server_app(lambda found: sorted(found, key=lambda node: nodes[node]), stop.is_set)
-    context = Context(run_id=run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    server = run_serverapp_th(None, server_app, context, grid, "", stop, failures, False, Queue())
+    run = Run.create_empty(run_id=1)
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+    crew = make_crew(make_client_app, clients)
+    grid, stop = LocalGrid(clients, crew, run), threading.Event()
+    server_app = make_server_app(sorted, stop.is_set)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+    failures: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            server_app(grid=grid, context=context)
+        except BaseException as error:
+            failures.append(error)
+
+    server = threading.Thread(target=serve, name="server")
     try:
-        run_api(lambda: client_app, lambda: backend, nodes, factory, stores, stop, VceMetrics())
-    except RuntimeError as error:
-        raise RunError(f"Flower's simulation engine broke: {error.__cause__ or error}") from error
+        crew.start(grid.keep)
+        server.start()
+        while server.is_alive():
+            server.join(timeout=0.5)
     finally:
         stop.set()
-        server.join()
-    if not failures.empty():
-        raise failures.get()
+        crew.stop()
+        if server.ident is not None:
+            server.join()
+    if failures:
+        raise failures[0]

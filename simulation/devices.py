@@ -26,15 +26,17 @@ class SimulatedDevices:
     Attributes:
         config: of the run.
         folder: where the devices' ledgers live, one small file each.
+        faces: gives the training faces of device n; None takes the run's population.
     """
 
     config: RunConfig
     folder: Path
+    faces: Callable[[int], FaceSet] | None = None
     _models: ModelCache = field(default_factory=ModelCache, repr=False)
     _sums: SecureSums = field(default_factory=SecureSums, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"config": self.config, "folder": self.folder}
+        return {"config": self.config, "folder": self.folder, "faces": self.faces}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _models=ModelCache(), _sums=SecureSums())
@@ -50,6 +52,8 @@ class SimulatedDevices:
             raise RunError("Flower's simulation did not number its devices.")
 
         def faces(preprocessing: Preprocessing) -> FaceSet:
+            if self.faces is not None:
+                return self.faces(number)
             return make_population(self.config.data, self.config.model, self.config.seed).device(number)
 
         privacy = self.config.privacy

@@ -16,7 +16,7 @@ def perform(
     settings: RunConfig | None,
     folder: Path | None,
     resume: Path | None,
-    backend: Literal["in-process", "ray"],
+    backend: Literal["in-process", "processes", "ray"],
     workers: int | None,
 ) -> Path:
     """Run `settings`, or go on with `resume`, with a display, and report; returns the run folder."""
@@ -37,7 +37,7 @@ def perform(
     workers = cores if workers is None else workers
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, not {workers}.")
-    if backend == "in-process" and workers > MOST_WORKERS:
+    if backend != "ray" and workers > MOST_WORKERS:
         raise ConfigError(f"--workers can be at most {MOST_WORKERS} on this machine, not {workers}; it has {cores} cores.")
     engine = Engine(backend, workers, cores)
     if settings is not None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -42,6 +43,37 @@ class Population:
     def device(self, number: int) -> FaceSet:
         """The training faces of one device."""
         return self.faces.take(self.training[number])
+
+
+@dataclass(frozen=True)
+class StoredFaces:
+    """A population's training faces in files that worker processes map into memory: one copy for all of them.
+
+    Attributes:
+        folder: of the files; it must outlive the workers.
+        classes: of the labels.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+
+    @classmethod
+    def write(cls, population: Population, folder: Path) -> "StoredFaces":
+        """Write the files."""
+        np.save(folder / "images.npy", population.faces.images)
+        np.save(folder / "targets.npy", population.faces.targets)
+        np.save(folder / "rows.npy", np.concatenate(population.training))
+        np.save(folder / "ends.npy", np.cumsum([0, *(len(rows) for rows in population.training)]))
+        return cls(folder, population.faces.classes)
+
+    def __call__(self, number: int) -> FaceSet:
+        """The training faces of device `number`."""
+        images, targets, rows, ends = (
+            np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("images", "targets", "rows", "ends")
+        )
+        own = np.array(rows[ends[number] : ends[number + 1]])
+        return FaceSet(np.array(images[own]), np.array(targets[own]), self.classes)
 
 
 def _read(data: DataConfig, model: ModelConfig, seed: int) -> tuple[FaceSet, FaceSet, FaceSet, tuple[str, ...]]:

@@ -5,7 +5,9 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flwr.serverapp import ServerApp
@@ -22,9 +24,13 @@ from fl_server.publisher import Publisher
 from fl_server.rounds import CHECKPOINT, Observers, Rounds
 from models.mobilenet import build_model
 from models.starting_point import starting_point
-from simulation.backend import BackendName, NodeOrder, make_backend, simulate
+from simulation.backend import BackendName, MakeServerApp, make_crew, simulate
 from simulation.devices import SimulatedDevices, SpentBudgets
-from simulation.population import Population, make_population
+from simulation.local_grid import NodeOrder
+from simulation.population import Population, StoredFaces, make_population
+
+POLL = 0.002
+"""Seconds between looks for replies: to look costs microseconds here."""
 
 CONFIG, REGISTRY, KEY = "config.json", "registry", "signing_key.pem"
 
@@ -34,7 +40,7 @@ class Engine:
     """What carries the messages.
 
     Attributes:
-        backend: `in-process` or `ray`.
+        backend: `in-process`: threads; `processes`: a process per worker; `ray`.
         workers: devices that train at the same time.
         cores: processor cores shared among them.
     """
@@ -50,7 +56,7 @@ class Engine:
         if self.backend == "ray" and config.upload.secure:
             raise ConfigError(
                 "Ray's workers forget a device between two messages, and a secure sum has six: add "
-                "--no-secure-aggregation, or use --backend in-process."
+                "--no-secure-aggregation, or use --backend in-process or processes."
             )
 
 
@@ -129,7 +135,7 @@ def run_simulation(
     devices = SimulatedDevices(config, folder.path / "devices")
     budgets = SpentBudgets(devices, clients)
     start = starting_point(config)
-    rounds = Rounds(config, folder.name, folder.path, population.validation)
+    rounds = Rounds(config, folder.name, folder.path, population.validation, poll=POLL)
     registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY))
     publisher = Publisher(registry, config, folder.name, rounds.initial_model(), start=start)
 
@@ -138,15 +144,32 @@ def run_simulation(
 
     observers = Observers(annotate=annotate, publish=publisher.publish, published=publisher.published)
     rounds = replace(rounds, observers=watch(population, observers) if watch else observers)
-    backend = make_backend(engine.backend, engine.workers, engine.cores)
 
     def server_app(order: NodeOrder, stopped: Callable[[], bool]) -> ServerApp:
         return build_server_app(replace(rounds, order=order, stopped=stopped), start.weights)
 
-    simulate(server_app, build_client_app(devices.open), clients, backend)
+    _carry(engine, server_app, devices, population)
     if not (folder.path / CHECKPOINT).exists():
         raise RunError("The simulation ended without a checkpoint.")
     return population
+
+
+def _carry(engine: Engine, server_app: MakeServerApp, devices: SimulatedDevices, population: Population) -> None:
+    """Let the devices answer the server, over what `engine` says."""
+    clients = len(population.training)
+    if engine.backend == "ray":
+        from simulation.ray_engine import ray_backend, simulate_on_ray
+
+        client_app = partial(build_client_app, devices.open)
+        simulate_on_ray(server_app, client_app, clients, ray_backend(engine.workers, engine.cores))
+        return
+    crew = make_crew(engine.backend, engine.workers, engine.cores)
+    if engine.backend == "in-process":
+        simulate(server_app, partial(build_client_app, devices.open), clients, crew)
+        return
+    with TemporaryDirectory(prefix="emofl-") as shared:
+        apart = replace(devices, faces=StoredFaces.write(population, Path(shared)))
+        simulate(server_app, partial(build_client_app, apart.open), clients, crew)
 
 
 def default_out(now: datetime | None = None) -> Path:

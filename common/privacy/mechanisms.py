@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import ConfigError
+from common.privacy.dpsgd.native import kernels
 
 DRAWS = 4
 """Gaussians summed per value: an observer of the floating-point sum can no longer enumerate the inputs of one draw
@@ -29,6 +30,8 @@ _BLOCK = 16
 
 class SecureRandom:
     """A cryptographically secure stream of uniform bits: AES-256 in counter mode under a fresh key.
+
+    The native kernel makes the same Gaussians of the same bits as torch, to rounding.
 
     Args:
         key: 32 bytes; None takes them from the operating system. Pass a key only where no privacy depends on it.
@@ -59,13 +62,16 @@ class SecureRandom:
         bits = bytearray(len(zeros) + _BLOCK)
         words, halves = _view(bits, torch.int32, size, 0), _view(bits, torch.int16, size, 4 * size)
         radius, angle, turned = torch.empty(3, size).unbind()
-        least = torch.full((size,), 2.0**-64)
+        least, native = torch.full((size,), 2.0**-64), kernels.fits(total)
         for cosines, sines in torch.split(total, CHUNK, 1):
             if len(cosines) < size:
                 size = len(cosines)
                 words, halves, radius, angle, turned, least = (v[:size] for v in (words, halves, radius, angle, turned, least))
             for _ in range(DRAWS):
                 self._stream.update_into(zeros, bits)
+                if native:
+                    kernels.box_muller(words, halves, cosines, sines)
+                    continue
                 radius.copy_(words)
                 torch.addcmul(least, radius, radius, value=2.0**-62, out=radius)
                 radius.log_().neg_().sqrt_()

@@ -308,6 +308,7 @@ async def _wish(request: Request) -> dict[str, Any]:
         raise ConfigError("A wish is a small JSON object.")
     try:
         wish = json.loads(await request.body())
+        json.dumps(wish, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise ConfigError("A wish is a small JSON object.") from error
     if not isinstance(wish, dict):

@@ -50,7 +50,7 @@ class Secrets:
 
     def redeem(self, token: str) -> str | None:
         """A page's key in exchange for the token, once; None for any other."""
-        if self._token is None or not hmac.compare_digest(self._token.encode(), token.encode()):
+        if self._token is None or not hmac.compare_digest(self._token.encode(), token.encode(errors="replace")):
             return None
         self._token = None
         key = secrets.token_urlsafe(32)
@@ -59,7 +59,7 @@ class Secrets:
 
     def holds(self, key: str) -> bool:
         """Whether a page has this key."""
-        return any(hmac.compare_digest(known.encode(), key.encode()) for known in self._keys)
+        return any(hmac.compare_digest(known.encode(), key.encode(errors="replace")) for known in self._keys)
 
 
 class Gate:

@@ -77,7 +77,8 @@ def _downloaded(folder: Path) -> Path:
         raise DependencyError(f"pip could not run ({type(error).__name__}); the detector 'blaze' was not fetched.") from error
     wheels = sorted(folder.glob("*.whl"))
     if answer.returncode or len(wheels) != 1:
-        lines = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")]
+        said = [line for line in answer.stderr.splitlines() if line.strip()]
+        lines = [line for line in said if line.startswith("ERROR")] or said[-1:]
         why = lines[-1].removeprefix("ERROR: ").rstrip(".") if lines else "it gave no reason"
         raise DependencyError(f"pip could not get {WHEEL}: {why}. The detector 'blaze' was not fetched.")
     return wheels[0]

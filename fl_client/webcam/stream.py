@@ -63,7 +63,7 @@ class Address:
 
     Attributes:
         url: in full, with the password; shown to nobody.
-        name: scheme, host, port and path, without user, password and query.
+        name: scheme, host and port; the rest may hold a password.
     """
 
     url: str
@@ -84,7 +84,8 @@ def parse_address(text: str, password: str | None = None) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")
-    if not host or not text.isprintable() or " " in text:
+    behind = parts.path + parts.query + parts.fragment
+    if not host or not text.isprintable() or " " in text or "@" in behind or "#" in text:
         raise ConfigError(
             "The stream's address is malformed; it looks like rtsp://camera.local:554/path, with special characters of a "
             "password percent-encoded."
@@ -94,7 +95,7 @@ def parse_address(text: str, password: str | None = None) -> Address:
     user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
     if user and not colon and password:
         parts = parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}")
-    return Address(urlunsplit(parts), urlunsplit((parts.scheme.lower(), place, parts.path, "", "")))
+    return Address(urlunsplit(parts), urlunsplit((parts.scheme.lower(), place, "", "", "")))
 
 
 def open_capture(url: str) -> Capture:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import IntegrityError
-from common.files import locked, read_plain, write_atomic, write_once
+from common.errors import ConfigError, IntegrityError
+from common.files import locked, read_plain, read_token, write_atomic, write_once
 
 
 def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
@@ -94,3 +94,11 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert seen == [1] * 40
+
+
+def test_a_token_file_that_was_emptied_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ConfigError, match="delete it"):
+        read_token(tmp_path / "token")
+    (tmp_path / "token").write_text("x" * 40 + "\n")
+    assert read_token(tmp_path / "token") == "x" * 40

@@ -164,3 +164,25 @@ def test_warps_are_secret_under_privacy(monkeypatch: pytest.MonkeyPatch) -> None
         train(TrainConfig(batch_size=64, local_steps=1), release)
     assert seeds[:2] == [3, 3]
     assert len(set(seeds)) == 3
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "opacus"])
+def test_augmentations_give_each_face_so_many_rows_and_the_same_batches(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fl_client import train as module
+
+    rows: list[int] = []
+
+    def counted(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        rows.append(len(inputs))
+        return inputs
+
+    monkeypatch.setattr(module, "augment", counted)
+    config = TrainConfig(batch_size=40, local_steps=1, augmentations=3)
+    _, update = train(config, Release(1.0, 1.0, 1), engine=engine)
+    assert rows == [3 * 40]
+    assert 0 < norm(update) < math.inf
+
+
+def test_copies_that_are_all_the_same_are_refused() -> None:
+    with pytest.raises(ValueError, match="augmentations above 1 need augment"):
+        TrainConfig(augment=False, augmentations=2)

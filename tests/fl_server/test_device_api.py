@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from common.device_api.refusals import REASON
 from common.errors import DependencyError, RunError
 from fl_client.enrolment import enrol
 from fl_server.device_api import Limits
+from fl_server.device_ports import accepts_old_tls
 from models.manifest import ONNX, SAFETENSORS
 from tests.membership import Clock, serving
 from tests.publishing import OTHER_KEY, onnx_of_round, publish
@@ -365,3 +367,10 @@ def test_both_ports_speak_tls_1_3_and_nothing_older(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout.splitlines() == ["[None, 'TLSv1.3']"] * 2
+
+
+def test_a_port_that_cannot_be_asked_is_not_taken_for_safe():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(RunError, match="cannot be reached from itself"):
+        accepts_old_tls("127.0.0.1", port)

@@ -1,6 +1,8 @@
-"""Holds Flower's internals to what `simulation.backend` relies on, by running a real simulation through them."""
+"""A real ServerApp and ClientApp over the simulation's own grid, and Flower's engine where Ray is asked for."""
 
+import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +13,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import DependencyError, RunError
 from fl_server.exchange import Exchange
-from simulation.backend import InProcessBackend, NodeOrder, make_backend, simulate
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:flwr")
+from simulation.backend import make_crew, simulate
+from simulation.local_grid import Desk, NodeOrder
+from simulation.ray_engine import ray_backend
 
 
 def echo_app(seen: list[tuple[int, str]]) -> ClientApp:
@@ -25,19 +27,25 @@ def echo_app(seen: list[tuple[int, str]]) -> ClientApp:
         seen.append((number, threading.current_thread().name))
         if number == 3:
             raise ValueError("secret text")
-        return Message(RecordDict({"reply": ConfigRecord({"number": number})}), reply_to=message)
+        return Message(RecordDict({"reply": ConfigRecord({"number": number, "seen": len(seen)})}), reply_to=message)
 
     return app
 
 
-def ask_all(order: NodeOrder, answers: list[Any]) -> ServerApp:
+def echo_alone() -> ClientApp:
+    """Picklable by name, for worker processes; counts the messages of its own process."""
+    return echo_app([])
+
+
+def ask_all(order: NodeOrder, answers: list[Any], step: str = "ask") -> ServerApp:
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         nodes = order(grid.get_node_ids())
-        messages = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in nodes]
-        for reply in Exchange(grid, 0.01).ask(messages, 30):
+        content = RecordDict({step: ConfigRecord()})
+        messages = [Message(content, dst_node_id=node, message_type="train") for node in nodes]
+        for reply in Exchange(grid, 0.01).ask(messages, 60):
             answers.append("error" if reply.has_error() else int(reply.content["reply"]["number"]))  # type: ignore[index, arg-type]
             answers.append(nodes.index(reply.metadata.src_node_id))
 
@@ -48,10 +56,32 @@ def ask_all(order: NodeOrder, answers: list[Any]) -> ServerApp:
 def test_every_device_answers_under_its_own_number_and_one_failure_is_one_error_reply(workers: int) -> None:
     seen: list[tuple[int, str]] = []
     answers: list[Any] = []
-    simulate(lambda order, stopped: ask_all(order, answers), echo_app(seen), 6, make_backend("in-process", workers, 2))
+    simulate(lambda order, stopped: ask_all(order, answers), lambda: echo_app(seen), 6, make_crew("in-process", workers, 2))
     pairs = dict(zip(answers[1::2], answers[::2], strict=True))
     assert pairs == {0: 0, 1: 1, 2: 2, 3: "error", 4: 4, 5: 5}
     assert sorted(number for number, _ in seen) == list(range(6))
+    assert threading.active_count() == 1 or not any(t.name.startswith("worker") for t in threading.enumerate())
+
+
+@pytest.mark.slow
+def test_worker_processes_answer_the_same() -> None:
+    answers: list[Any] = []
+    simulate(lambda order, stopped: ask_all(order, answers), echo_alone, 6, make_crew("processes", 2, 2))
+    assert dict(zip(answers[1::2], answers[::2], strict=True)) == {0: 0, 1: 1, 2: 2, 3: "error", 4: 4, 5: 5}
+
+
+def test_what_goes_on_waits_for_the_worker_that_began_it() -> None:
+    desk = Desk(2, lambda message: message.has_content() and "sum" in message.content)
+    begun = Message(RecordDict({"request": ConfigRecord()}), dst_node_id=2, message_type="train")
+    later = Message(RecordDict({"sum": ConfigRecord()}), dst_node_id=2, message_type="train")
+    desk.put(begun, 0)
+    assert desk.take(1) == (begun, 0)
+    desk.put(later, 0)
+    desk.put(begun, 5)
+    assert desk.take(0) == (begun, 5)
+    assert desk.take(1) == (later, 0)
+    desk.close()
+    assert desk.take(0) is None
 
 
 def test_an_error_of_the_server_app_comes_out() -> None:
@@ -65,7 +95,21 @@ def test_an_error_of_the_server_app_comes_out() -> None:
         return app
 
     with pytest.raises(ZeroDivisionError):
-        simulate(broken, echo_app([]), 2, InProcessBackend(1, 1))
+        simulate(broken, echo_alone, 2, make_crew("in-process", 1, 1))
+
+
+def test_a_message_for_nobody_is_refused() -> None:
+    def astray(order: NodeOrder, stopped: Callable[[], bool]) -> ServerApp:
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            grid.push_messages([Message(RecordDict(), dst_node_id=77, message_type="train")])
+
+        return app
+
+    with pytest.raises(RunError, match="no device with node id 77"):
+        simulate(astray, echo_alone, 2, make_crew("in-process", 1, 1))
 
 
 def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,28 +117,35 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(sys.modules, "flwr.server.superlink.fleet.vce.backend.raybackend", None)
     with pytest.raises(DependencyError, match=r"pip install 'emofl\[ray\]'"):
-        make_backend("ray", 1, 1)
+        ray_backend(1, 1)
 
 
-def test_an_engine_that_breaks_ends_the_server_app_at_once() -> None:
-    class Broken(InProcessBackend):
-        def build(self, app_fn: Callable[[], ClientApp]) -> None:
-            raise OSError("no room")
+def test_devices_that_cannot_be_opened_end_the_run_before_it_begins() -> None:
+    def no_room() -> ClientApp:
+        raise OSError("no room")
 
-    answered: list[str] = []
+    answers: list[Any] = []
+    with pytest.raises(RunError, match="no room"):
+        simulate(lambda order, stopped: ask_all(order, answers), no_room, 3, make_crew("in-process", 1, 1))
+    assert answers == []
+
+
+def test_an_interrupted_run_stops_its_server() -> None:
+    """What Ctrl-C does: the server app is told, and the workers end."""
+    told: list[bool] = []
 
     def waits(order: NodeOrder, stopped: Callable[[], bool]) -> ServerApp:
         app = ServerApp()
 
         @app.main()
         def main(grid: Grid, context: Context) -> None:
-            while not list(grid.get_node_ids()):
-                pass
-            messages = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
-            answered.extend(str(reply) for reply in Exchange(grid, 0.01, stopped).ask(messages, 600))
+            signal.raise_signal(signal.SIGINT)
+            while not stopped():
+                time.sleep(0.01)
+            told.append(True)
 
         return app
 
-    with pytest.raises(RunError, match="no room"):
-        simulate(waits, echo_app([]), 3, Broken(1, 1))
-    assert answered == []
+    with pytest.raises(KeyboardInterrupt):
+        simulate(waits, echo_alone, 1, make_crew("in-process", 1, 1))
+    assert told == [True]

@@ -9,7 +9,7 @@ from common.config import DataConfig, ModelConfig
 from models.faces.faceset import FaceSet
 from simulation import population as population_module
 from simulation.drawn_folder import draw_folder
-from simulation.population import make_population
+from simulation.population import StoredFaces, make_population
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +40,13 @@ def test_holdout_and_training_rows_of_all_devices_are_disjoint_and_cover_the_fac
     made = make_population(DataConfig(drawn=300, clients=4, holdout=0.2), ModelConfig(), 1)
     rows = np.concatenate([*made.training, *made.holdout])
     assert sorted(rows) == list(range(300))
+
+
+def test_faces_in_files_are_those_of_the_population(tmp_path: Path) -> None:
+    population = make_population(DataConfig(drawn=120, clients=3), ModelConfig(), 1)
+    stored = StoredFaces.write(population, tmp_path)
+    for number in range(3):
+        own, found = population.device(number), stored(number)
+        assert np.array_equal(found.images, own.images)
+        assert np.array_equal(found.targets, own.targets)
+        assert found.classes == own.classes

@@ -36,20 +36,22 @@ class Books:
     Attributes:
         open: a batch is being computed; layers record nothing otherwise.
         examples: N, the size of that batch.
+        rows: R, how many rows in a row of every layer's input belong to one example: its augmentations.
     """
 
     open: bool = False
     examples: int = 0
+    rows: int = 1
     _squares: list[Tensor] = field(default_factory=list)
     _outer: list[_Outer] = field(default_factory=list)
     _formed: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
     _small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
-    def start(self, examples: int) -> None:
+    def start(self, examples: int, rows: int = 1) -> None:
         """Forget the last batch and take entries for a new one."""
         self.close()
-        self.open, self.examples = True, examples
+        self.open, self.examples, self.rows = True, examples, rows
 
     def close(self) -> None:
         """Forget everything and take no entries."""
@@ -68,13 +70,18 @@ class Books:
         self._seen.add(layer)
 
     def formed(self, parameter: nn.Parameter, gradients: Tensor) -> None:
-        """Enter per-example gradients (N, *parameter.shape), or any shape that flattens to them.
+        """Enter the gradients of all rows (N R, *parameter.shape), or any shape that flattens to them; an example's are added up.
 
         Raises:
-            ModelError: their number is not the batch's size.
+            ModelError: their number is not that of the batch's rows.
         """
         self._check(gradients)
         flat = gradients.reshape(len(gradients), -1)
+        if self.rows > 1:
+            flat = flat.view(self.examples, self.rows, -1).sum(1)
+        self._enter(parameter, flat)
+
+    def _enter(self, parameter: nn.Parameter, flat: Tensor) -> None:
         if flat.shape[1] <= SMALL:
             self._small.append((parameter, flat))
         else:
@@ -82,19 +89,21 @@ class Books:
             self._formed.append((parameter, flat))
 
     def outer(self, weight: nn.Parameter, rows: Tensor, grads: Tensor) -> None:
-        """Enter a weight (out, ...) whose per-example gradient is grads^T rows, summed over T places.
+        """Enter a weight (out, ...) whose gradient by a row is grads^T rows, summed over T places. An example has R T places.
 
         The squared norm is the sum of the product of the two Gram matrices (Goodfellow 2015 for T = 1; Rochette et al. 2019;
         Li et al. 2022), or that of the formed gradient where forming it costs less.
 
         Args:
-            rows: (N, T, in) what the layer saw, place by place.
-            grads: (N, T, out) gradient of the loss by the layer's output.
+            rows: (N R, T, in) what the layer saw, place by place.
+            grads: (N R, T, out) gradient of the loss by the layer's output.
 
         Raises:
-            ModelError: N is not the batch's size.
+            ModelError: N R is not the number of the batch's rows.
         """
         self._check(rows)
+        if self.rows > 1:
+            rows, grads = (values.reshape(self.examples, -1, values.shape[2]) for values in (rows, grads))
         places, into, out = rows.shape[1], rows.shape[2], grads.shape[2]
         if places == 1:
             norms = torch.linalg.vector_norm(rows, dim=(1, 2)).mul_(torch.linalg.vector_norm(grads, dim=(1, 2)))
@@ -103,7 +112,7 @@ class Books:
             gram = torch.bmm(rows, rows.transpose(1, 2)).mul_(torch.bmm(grads, grads.transpose(1, 2)))
             self._squares.append(gram.sum((1, 2)).clamp_(min=0.0))
         else:
-            self.formed(weight, torch.bmm(grads.transpose(1, 2), rows))
+            self._enter(weight, torch.bmm(grads.transpose(1, 2), rows).flatten(1))
             return
         self._outer.append(_Outer(weight, rows, grads))
 
@@ -144,8 +153,8 @@ class Books:
                 sums[parameter].add_(part.view_as(parameter))
 
     def _check(self, entries: Tensor) -> None:
-        if len(entries) != self.examples:
+        if len(entries) != self.examples * self.rows:
             raise ModelError(
-                f"A layer saw {len(entries)} rows for {self.examples} examples, so bookkeeping cannot tell the examples apart. "
-                "Keep the batch as the first dimension of every layer's input."
+                f"A layer saw {len(entries)} rows for {self.examples} examples of {self.rows}, so bookkeeping cannot tell the "
+                "examples apart. Keep the batch as the first dimension of every layer's input."
             )

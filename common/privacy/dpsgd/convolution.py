@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.native import kernels
 
 GATHERED = 400_000
 """Input values that one call of the depthwise weight gradient takes: fewer waste calls, more fall out of the cache."""
@@ -22,14 +23,32 @@ class RecordedConvolution(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, padding: Padding, books: Books
     ) -> Tensor:
-        ctx.save_for_backward(inputs)
         ctx.layer, ctx.padding, ctx.books = layer, padding, books
+        ctx.native = kernels.depthwise_fits(layer, padding) and kernels.fits(inputs, weight)
+        if ctx.native:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            ctx.save_for_backward(inputs)
+            return kernels.depthwise(inputs, weight, layer.stride[0], padding[0])
+        ctx.save_for_backward(inputs)
         return F.conv2d(inputs, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (inputs,), layer, padding, books = ctx.saved_tensors, ctx.layer, ctx.padding, ctx.books
         grads = gradients[0].contiguous(memory_format=torch.channels_last)
+        if ctx.native:
+            back, found = kernels.depthwise_backward(
+                inputs,
+                grads,
+                layer.weight,
+                layer.stride[0],
+                padding[0],
+                by_input=ctx.needs_input_grad[0],
+                by_weight=layer.weight.requires_grad,
+            )
+            if found is not None:
+                books.formed(layer.weight, found)
+            return back, None, None, None, None, None
         if layer.bias is not None and layer.bias.requires_grad:
             books.formed(layer.bias, grads.sum((2, 3)))
         if layer.weight.requires_grad:

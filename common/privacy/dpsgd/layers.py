@@ -5,8 +5,10 @@ sampler of per-example gradients, if Opacus has one.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,8 @@ from torch import Tensor, nn
 from common.errors import ModelError
 from common.privacy.dpsgd.books import OTHER_ENGINE, Books
 from common.privacy.dpsgd.convolution import RecordedConvolution
-from common.privacy.dpsgd.normalisation import RecordedGroupNorm
+from common.privacy.dpsgd.native.kernels import ACTIVATIONS
+from common.privacy.dpsgd.normalisation import JoinedGroupNorm, RecordedGroupNorm, joins
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -90,12 +93,52 @@ def _convolution(layer: nn.Conv2d, books: Books) -> Forward:
     return lambda inputs: _apply(RecordedConvolution, inputs, layer.weight, layer.bias, layer, padding, books)
 
 
-def _group_norm(layer: nn.GroupNorm, books: Books) -> Forward:
+def _group_norm(layer: nn.GroupNorm, books: Books, behind: nn.Module | None = None) -> Forward:
+    """`behind` is an activation that this forward applies too."""
+    own = None if behind is None else type(behind).forward
+    activation = 0 if behind is None else ACTIVATIONS[type(behind)]
+
     def forward(inputs: Tensor) -> Tensor:
         shape = inputs.shape
         flat = inputs if inputs.ndim == 4 else inputs.reshape(*shape[:2], -1, 1)
-        outputs = _apply(RecordedGroupNorm, flat, layer.weight, layer.bias, layer, books)
+        if joins(layer, flat):
+            outputs = _apply(JoinedGroupNorm, flat, layer.weight, layer.bias, layer, activation, books)
+        else:
+            outputs = _apply(RecordedGroupNorm, flat, layer.weight, layer.bias, layer, books)
+            outputs = outputs if own is None else own(behind, outputs)
         return outputs if inputs.ndim == 4 else outputs.reshape(shape)
+
+    return forward
+
+
+def activations_behind(model: nn.Module) -> dict[nn.Module, nn.Module]:
+    """For each trainable GroupNorm with an activation right behind it in a `Sequential`, and nowhere else: that activation."""
+    places = Counter(child for module in model.modules() for child in module._modules.values() if child is not None)
+    found: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        children = list(module._modules.values())
+        if type(module).forward is nn.Sequential.forward and "forward" not in module.__dict__:
+            for layer, behind in pairwise(children):
+                plain = type(layer) is nn.GroupNorm and type(behind) in ACTIVATIONS
+                if layer is None or behind is None or not plain or places[layer] != 1 or places[behind] != 1:
+                    continue
+                if any(p.requires_grad for p in layer.parameters()) and not (_hooked(layer) or _hooked(behind)):
+                    found[layer] = behind
+    return found
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody watches what goes through the module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+
+
+def passing_forward(layer: nn.Module, books: Books) -> Forward:
+    """A forward for an activation that the layer before it has applied already while a batch is open."""
+    own = type(layer).forward
+
+    def forward(inputs: Tensor) -> Tensor:
+        outputs: Tensor = inputs if books.open else own(layer, inputs)
+        return outputs
 
     return forward
 
@@ -141,10 +184,13 @@ LAYERS: dict[type[nn.Module], Callable[[Any, Books], Forward]] = {
 """By exact type, the maker of a layer's forward."""
 
 
-def bookkeeping_forward(name: str, layer: nn.Module, books: Books) -> Forward:
+def bookkeeping_forward(name: str, layer: nn.Module, books: Books, behind: nn.Module | None = None) -> Forward:
     """A forward for `layer` that enters its per-example gradients into `books` during backward, and sets no `grad`.
 
     Outside a batch (`books.open` is False) it is the layer's own.
+
+    Args:
+        behind: an activation that a GroupNorm's forward is to apply as well, inside a batch.
 
     Raises:
         ModelError: neither this module nor Opacus knows the layer's per-example gradients.
@@ -155,7 +201,8 @@ def bookkeeping_forward(name: str, layer: nn.Module, books: Books) -> Forward:
             f"There are no per-example gradients for layer {name or 'of the model'} ({type(layer).__name__}) in bookkeeping. "
             f"Freeze the layer or replace it. {OTHER_ENGINE}"
         )
-    own, recorded = type(layer).forward, maker(layer, books)
+    own = type(layer).forward
+    recorded = maker(layer, books) if behind is None else _group_norm(cast(nn.GroupNorm, layer), books, behind)
 
     def forward(inputs: Tensor) -> Tensor:
         if not books.open:

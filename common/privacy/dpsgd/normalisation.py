@@ -6,10 +6,45 @@ import torch
 from torch import Tensor, nn
 
 from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.native import kernels
 
 LARGE = 49_152
 """Values of one example from which the library's backward runs example by example: it then gives the scale's gradient
 for nothing, and finds its inputs in the cache. Below, the calls would cost more."""
+
+
+def joins(layer: nn.GroupNorm, inputs: Tensor) -> bool:
+    """Whether GroupNorm and an activation behind it run as one native kernel."""
+    return layer.weight is not None and layer.bias is not None and kernels.fits(inputs, layer.weight, layer.bias)
+
+
+class JoinedGroupNorm(torch.autograd.Function):
+    """GroupNorm of (N, C, H, W) and the activation behind it, as one native kernel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, layer: nn.GroupNorm, activation: int, books: Books
+    ) -> Tensor:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        outputs, mean, deviation = kernels.norm(inputs, weight, bias, layer.num_groups, layer.eps, activation)
+        ctx.save_for_backward(inputs, mean, deviation)
+        ctx.layer, ctx.activation, ctx.books = layer, activation, books
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (inputs, mean, deviation), layer = ctx.saved_tensors, ctx.layer
+        grads = gradients[0].contiguous(memory_format=torch.channels_last)
+        back, scale, shift = kernels.norm_backward(grads, inputs, layer.weight, layer.bias, mean, deviation, ctx.activation)
+        _enter(ctx.books, layer, scale, shift)
+        return back, None, None, None, None, None
+
+
+def _enter(books: Books, layer: nn.GroupNorm, scale: Tensor, shift: Tensor) -> None:
+    if layer.weight is not None and layer.weight.requires_grad:
+        books.formed(layer.weight, scale)
+    if layer.bias is not None and layer.bias.requires_grad:
+        books.formed(layer.bias, shift)
 
 
 class RecordedGroupNorm(torch.autograd.Function):
@@ -37,10 +72,7 @@ class RecordedGroupNorm(torch.autograd.Function):
             back, scale, shift = _one_by_one(layer, grads, inputs, mean, deviation)
         else:
             back, scale, shift = _together(layer, grads, inputs, mean, deviation, ctx.needs_input_grad[0])
-        if layer.weight is not None and layer.weight.requires_grad:
-            books.formed(layer.weight, scale)
-        if layer.bias is not None and layer.bias.requires_grad:
-            books.formed(layer.bias, shift)
+        _enter(books, layer, scale, shift)
         return back, None, None, None, None
 
 

@@ -10,6 +10,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from common.privacy.dpsgd.bookkeeping import examples_in
 from common.privacy.dpsgd.samplers import FastGradSampleHooks
 from common.privacy.mechanisms import SecureRandom
 
@@ -67,17 +68,15 @@ class OpacusGradients:
         )
         self._divisor = expected_batch
 
-    def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Set `grad` of every trainable parameter to the noisy mean over the batch; an empty batch gives noise alone.
-
-        Args:
-            inputs: (B, 1, S, S), B may be 0.
-            targets: (B, C) rows that sum to 1.
-            loss: maps logits and targets to the *sum* of the examples' losses.
-        """
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor], augmentations: int = 1) -> None:
+        """As `BookkeepingGradients.compute`."""
         self._optimizer.zero_grad()
         if len(inputs):
-            loss(self._model(inputs.requires_grad_(True)), targets).backward()  # type: ignore[no-untyped-call]
+            examples = examples_in(inputs, augmentations)
+            (loss(self._model(inputs.requires_grad_(True)), targets) / augmentations).backward()  # type: ignore[no-untyped-call]
+            if augmentations > 1:
+                for p in self._parameters:
+                    p.grad_sample = p.grad_sample.view(examples, augmentations, *p.shape).sum(1)  # type: ignore[attr-defined]
         else:
             for p in self._parameters:
                 p.grad_sample = p.new_zeros((0, *p.shape))  # type: ignore[attr-defined]

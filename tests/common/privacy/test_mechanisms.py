@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from common.errors import ConfigError
-from common.privacy.mechanisms import PoissonSampling, SecureRandom
+from common.privacy.mechanisms import DRAWS, PoissonSampling, SecureRandom
 
 KEY = bytes(range(32))
 
@@ -38,6 +38,32 @@ def test_noise_is_gaussian_with_the_asked_deviation() -> None:
     halves = sample[:100_000], sample[100_000:]
     assert abs(np.corrcoef(*halves)[0, 1]) < 0.02
     assert abs(np.corrcoef(halves[0] ** 2, halves[1] ** 2)[0, 1]) < 0.02
+
+
+def test_every_value_of_noise_depends_on_several_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One Box-Muller draw takes only so many values, and which ones are possible tells what was added to it (Mironov 2012)."""
+
+    class Stream:
+        """Keystream bytes of all ones, but for one block."""
+
+        def __init__(self, changed: int) -> None:
+            self.calls, self.changed = 0, changed
+
+        def update_into(self, given: bytes, into: bytearray) -> int:
+            into[: len(given)] = bytes([0x15 if self.calls == self.changed else 0x27]) * len(given)
+            self.calls += 1
+            return len(given)
+
+    def values(changed: int) -> tuple[float, ...]:
+        random, stream = SecureRandom(KEY), Stream(changed)
+        monkeypatch.setattr(random, "_stream", stream)
+        found = tuple(random.normal(2, 1.0).tolist())
+        assert stream.calls == DRAWS >= 4
+        return found
+
+    base = values(-1)
+    for draw in range(DRAWS):
+        assert all(one != other for one, other in zip(values(draw), base, strict=True))
 
 
 def test_noise_is_finite_and_reaches_the_tails() -> None:

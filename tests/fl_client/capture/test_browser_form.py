@@ -85,6 +85,14 @@ def test_a_link_opens_one_page_once(page: Page) -> None:
     assert page.post("/api/open", {"token": ["a"]}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("path", "wish"), [("/api/open", {"token": "\ud800"}), ("/api/consent", {"agree": True, "people": "\ud800"})]
+)
+def test_text_that_is_none_is_refused_and_tears_nothing_down(page: Page, path: str, wish: dict[str, object]) -> None:
+    assert page.post(path, wish).status_code == 400
+    assert page.get("/api/state").status_code == 200
+
+
 def test_without_the_key_nothing_is_told_or_done(page: Page) -> None:
     page.booth.studio.album.save("fear", face(1))
     page.key = "x" * 43

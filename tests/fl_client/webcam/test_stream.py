@@ -67,9 +67,10 @@ class Camera:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("rtsp://camera.local/live", "rtsp://camera.local/live"),
-        ("RTSP://me:s3cret@10.0.0.7:8554/a/b?token=s3cret", "rtsp://10.0.0.7:8554/a/b"),
-        ("rtsps://me:s%40cret@[fe80::1]:322/x", "rtsps://[fe80::1]:322/x"),
+        ("rtsp://camera.local/live", "rtsp://camera.local"),
+        ("rtsp://cam:554/user=admin&password=s3cret", "rtsp://cam:554"),
+        ("RTSP://me:s3cret@10.0.0.7:8554/a/b?token=s3cret", "rtsp://10.0.0.7:8554"),
+        ("rtsps://me:s%40cret@[fe80::1]:322/x", "rtsps://[fe80::1]:322"),
     ],
 )
 def test_what_is_said_of_an_address_holds_no_user_password_or_token(text: str, name: str) -> None:
@@ -77,6 +78,13 @@ def test_what_is_said_of_an_address_holds_no_user_password_or_token(text: str, n
     assert address.name == name
     assert address.url.lower() == text.lower()
     assert "cret" not in repr(address)
+
+
+@pytest.mark.parametrize("text", ["rtsp://admin:12/34@cam/live", "rtsp://admin:12#34@cam", "rtsp://admin:12?34@cam/live"])
+def test_a_password_that_is_not_percent_encoded_is_refused_without_being_said(text: str) -> None:
+    with pytest.raises(ConfigError, match="percent-encoded") as raised:
+        parse_address(text)
+    assert "34" not in str(raised.value)
 
 
 def test_a_password_from_the_environment_is_used_where_the_address_names_a_user_only() -> None:
@@ -208,7 +216,7 @@ def test_a_real_stream_is_played_with_its_password_and_again_after_it_was_lost()
     said: list[str] = []
     with RtspCamera(password=SECRET) as camera:
         source = StreamSource(parse_address(f"rtsp://me:{SECRET}@{camera.address}/live"), said.append, pause=0.1)
-        assert (source.facts.name, source.facts.size) == (f"rtsp://{camera.address}/live", (64, 48))
+        assert (source.facts.name, source.facts.size) == (f"rtsp://{camera.address}", (64, 48))
         deadline = time.monotonic() + 30
         for frame in source.frames():
             level = float(np.median(frame.picture))

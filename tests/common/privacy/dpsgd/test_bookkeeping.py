@@ -488,3 +488,47 @@ def test_the_layout_of_the_inputs_does_not_matter(layout: torch.memory_format) -
     model, (inputs, targets) = small_network(), faces(3)
     expected = clipped_sum(example_gradients(model, inputs, targets), 1.0)
     assert relative(kept(model, inputs.contiguous(memory_format=layout), targets), expected) < 1e-9
+
+
+@pytest.mark.parametrize("kind", [BookkeepingGradients, OpacusGradients])
+@pytest.mark.parametrize("augmentations", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_the_gradients_of_an_examples_augmentations_are_averaged_before_it_is_clipped(
+    kind: type[BookkeepingGradients] | type[OpacusGradients], augmentations: int, count: int
+) -> None:
+    model, (inputs, targets) = small_network(), faces(count * augmentations)
+    norm = 1.0
+    expected = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
+    if count:
+        rows = example_gradients(model, inputs, targets)
+        means = rows.view(count, augmentations, -1).mean(1)
+        norm = median_norm(means)
+        expected = clipped_sum(means, norm)
+    gradients = kind(model, clipping_norm=norm, noise_multiplier=0.0, expected_batch=BATCH, random=SecureRandom(KEY))
+    try:
+        gradients.compute(inputs, targets, summed_loss, augmentations)
+    finally:
+        gradients.close()
+    assert relative(flat_gradient(model) * BATCH, expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_augmentations_of_a_whole_network_are_those_of_the_reference(name: str) -> None:
+    """Unmodified Opacus sees each row; what its hooks found is averaged and clipped here."""
+    model = network(name, 2)
+    select_trainable(model, "full")
+    inputs, targets = faces(6, 16)
+    means = example_gradients(model, inputs, targets).view(3, 2, -1).mean(1)
+    norm = 0.9 * median_norm(means)
+    gradients = engine(model, norm)
+    try:
+        gradients.compute(inputs, targets, summed_loss, 2)
+    finally:
+        gradients.close()
+    assert relative(flat_gradient(model) * BATCH, clipped_sum(means, norm)) < 1e-5
+
+
+def test_rows_that_are_no_multiple_of_the_augmentations_are_refused() -> None:
+    gradients = engine(small_network())
+    with pytest.raises(ModelError, match="5 rows are not 2 augmentations"):
+        gradients.compute(*faces(5), summed_loss, 2)

@@ -1,0 +1,92 @@
+"""What the frozen layers make of a device's faces, computed once per face while those layers stay as they are.
+
+Where only the head or the last block trains and faces are not augmented, `fl_client.train` takes its inputs from here.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.faces.faceset import FaceSet
+from models.preprocess import Preprocessing
+
+MOST_BYTES = 256 * 2**20
+"""Of all features kept; the longest unused leave first."""
+CHUNK = 64
+
+
+def split_frozen(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """A MobileNet's frozen front and trained rest, which share its parameters; None where its first layers train."""
+    stages, head = model.get_submodule("features"), model.get_submodule("classifier")
+    children = list(stages.children())
+    trained = [any(p.requires_grad for p in child.parameters()) for child in children]
+    first = trained.index(True) if any(trained) else len(children)
+    if first == 0:
+        return None
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(1)]
+    if first == len(children):
+        return nn.Sequential(*children, *pool), head
+    return nn.Sequential(*children[:first]), nn.Sequential(*children[first:], *pool, head)
+
+
+@dataclass
+class Kept:
+    """The features of one face set, filled as they are asked for."""
+
+    values: Tensor | None = None
+    known: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def rows(self, rows: NDArray[np.int64], front: nn.Module, faces: FaceSet, preprocessing: Preprocessing) -> Tensor:
+        """The features of the faces at `rows`."""
+        with self.guard:
+            if len(self.known) != len(faces):
+                self.known = np.zeros(len(faces), dtype=np.bool_)
+            missing = np.unique(rows[~self.known[rows]])
+            if self.values is None and not len(missing):
+                missing = np.zeros(1, dtype=np.int64)
+            for start in range(0, len(missing), CHUNK):
+                part = missing[start : start + CHUNK]
+                inputs = torch.from_numpy(preprocessing.normalise(faces.images[part]))
+                with torch.no_grad():
+                    found = front(inputs.contiguous(memory_format=torch.channels_last))
+                if self.values is None:
+                    self.values = found.new_empty((len(faces), *found.shape[1:]))
+                self.values[torch.from_numpy(part)] = found
+                self.known[part] = True
+            found = (self.values if self.values is not None else torch.empty(0))[torch.from_numpy(rows)]
+            return found.contiguous(memory_format=torch.channels_last) if found.ndim == 4 else found
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the features take."""
+        return 0 if self.values is None else self.values.numel() * self.values.element_size()
+
+
+class FeatureCache:
+    """Features by what they depend on: the frozen weights, the faces and how faces become inputs."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def of(self, front: nn.Module, faces: FaceSet, preprocessing: Preprocessing) -> Kept:
+        """The features of these faces; empty at first."""
+        digest = hashlib.sha256(preprocessing.model_dump_json().encode())
+        digest.update(np.ascontiguousarray(faces.images).data)
+        for name, p in front.named_parameters():
+            digest.update(f"{name}{tuple(p.shape)}".encode())
+            digest.update(p.detach().contiguous().numpy().data)
+        key = digest.digest()
+        with self._guard:
+            kept = self._kept.setdefault(key, Kept())
+            self._kept.move_to_end(key)
+            while len(self._kept) > 1 and sum(entry.bytes for entry in self._kept.values()) > MOST_BYTES:
+                self._kept.popitem(last=False)
+            return kept
