@@ -105,7 +105,7 @@ def native(setup: Setup) -> Step:
 
 def without_kernels(work: Callable[[], object]) -> None:
     """Do `work` in torch alone."""
-    found, kernels.library = kernels.library, lambda: None  # type: ignore[assignment, attr-defined]
+    found, kernels.library = kernels.library, lambda: None  # type: ignore[attr-defined]
     try:
         work()
     finally:

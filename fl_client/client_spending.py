@@ -95,6 +95,8 @@ class ClientSurvey:
         rest = ""
         if self.ceiling is None:
             rest = " No ceiling is set (`fl-client policy --set largest_client_epsilon=...`)."
+        elif self.promised > self.ceiling:
+            rest = " That is more than you allow now, so all their rounds are refused until you allow more."
         elif not self.left:
             rest = " Runs that promise anew are refused until you allow more; runs that have begun go on."
         elif self.runs:

@@ -234,7 +234,8 @@ class Device:
         wish: PrivacyConfig = request.privacy
         if not ledger.all_private:
             raise PrivacyError("These faces were once used without privacy, so no epsilon holds for them any more.")
-        earlier = [e.release for e in ledger.entries if e.run == request.run and e.release is not None]
+        mine = (e for e in ledger.entries if (e.authority, e.run) == (ledger.place.authority, request.run))
+        earlier = [e.release for e in mine if e.release is not None]
         left = max(1, request.participations - len(earlier))
         steps, spent = plan.steps * left, [*ledger.releases, *self._evaluations(request, left)]
         rate = plan.sampling.rate

@@ -79,6 +79,7 @@ class FeatureCache:
     def of(self, front: nn.Module, faces: FaceSet, preprocessing: Preprocessing) -> Kept:
         """The features of these faces; empty at first."""
         digest = hashlib.sha256(preprocessing.model_dump_json().encode())
+        digest.update(repr(front).encode())  # strides and kernels change features without changing weights
         digest.update(np.ascontiguousarray(faces.images).data)
         for name, p in front.named_parameters():
             digest.update(f"{name}{tuple(p.shape)}".encode())

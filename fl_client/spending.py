@@ -13,7 +13,7 @@ from itertools import groupby
 from common.privacy.accountant import spent_epsilon
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
 from common.privacy.release import Accountant, Release
-from fl_client.client_spending import ClientSurvey, survey_promises
+from fl_client.client_spending import ClientSurvey, run_of, survey_promises
 from fl_client.policy import Policy
 
 NEARLY = 0.9
@@ -29,9 +29,12 @@ class Survey:
     Attributes:
         entries: all debits.
         epsilons: cumulative epsilon after each of them by the RDP accountant; infinite from a debit without privacy on.
-        epsilon: of all together, by `accountant`.
+        epsilon: of all together, by `accountant`: RDP, but PRV where RDP's is above the ceiling, since servers may ask for either
+            and PRV is the tighter.
         ceiling, delta: the owner's.
-        more: how many more rounds like the last private one fit under the ceiling by RDP; None where there was none.
+        more: how many more rounds like the last private one, with its evaluation, fit under the ceiling by `by`; None where there
+            was none.
+        by: the accountant of `more`.
         whole: the client level.
     """
 
@@ -42,6 +45,7 @@ class Survey:
     ceiling: float
     delta: float
     more: int | None
+    by: Accountant
     whole: ClientSurvey
 
     @property
@@ -71,12 +75,12 @@ class Survey:
                 "refused until you allow more (`fl-client policy --set largest_epsilon=...`)."
             )
         rounds = f"{self.more:,} more round{'' if self.more == 1 else 's'} like the last fit{'s' if self.more == 1 else ''}"
-        rounds += " by RDP" if by else ""
+        rounds += " by RDP" if by and self.by == "rdp" else ""
         return f"{'Privacy budget nearly spent' if self.part >= NEARLY else 'Privacy'}: {spent}; {rounds}."
 
     def runs(self) -> Iterator[tuple[str, tuple[Entry, ...], float]]:
         """Each stretch of debits for one run, with cumulative epsilon after it."""
-        for run, pairs in groupby(zip(self.entries, self.epsilons, strict=True), key=lambda pair: pair[0].run):
+        for (_, run), pairs in groupby(zip(self.entries, self.epsilons, strict=True), key=lambda pair: run_of(pair[0])):
             entries, epsilons = zip(*pairs, strict=True)
             yield run, entries, epsilons[-1]
 
@@ -89,16 +93,21 @@ def survey(place: LedgerPlace, policy: Policy, accountant: Accountant = "rdp") -
     """
     ledger = Ledger(place)
     releases = ledger.releases
-    last = next((entry.release for entry in reversed(ledger.entries) if entry.release), None)
-    more = None if last is None or not ledger.all_private else _fitting(releases, last, policy)
+    by: Accountant = "rdp"
+    epsilon = ledger.epsilon(policy.largest_delta, accountant)
+    if policy.largest_epsilon < epsilon < math.inf:
+        epsilon, accountant, by = ledger.epsilon(policy.largest_delta, "prv"), "prv", "prv"
+    last = _last_round(ledger.entries)
+    more = _fitting(releases, last, policy, by) if last and ledger.all_private else None
     return Survey(
         entries=tuple(ledger.entries),
         epsilons=tuple(_cumulative(ledger.entries, policy.largest_delta)),
-        epsilon=ledger.epsilon(policy.largest_delta, accountant),
+        epsilon=epsilon,
         accountant=accountant,
         ceiling=policy.largest_epsilon,
         delta=policy.largest_delta,
         more=more,
+        by=by,
         whole=survey_promises(ledger.entries, policy.largest_client_epsilon),
     )
 
@@ -113,12 +122,20 @@ def _cumulative(entries: list[Entry], delta: float) -> Iterator[float]:
         yield spent_epsilon(releases, delta) if held else math.inf
 
 
-def _fitting(releases: list[Release], last: Release, policy: Policy) -> int:
+def _last_round(entries: list[Entry]) -> list[Release]:
+    """All that the last private round released: its training, and its evaluation where there was one."""
+    back = [entry for entry in reversed(entries) if entry.release]
+    same = [entry for entry in back if (run_of(entry), entry.round) == (run_of(back[0]), back[0].round)]
+    latest = {entry.run: entry.release for entry in reversed(same)}  # a repeated round was debited twice
+    return [release for release in latest.values() if release is not None]
+
+
+def _fitting(releases: list[Release], last: list[Release], policy: Policy, by: Accountant) -> int:
     """How often `last` can be repeated: doubled until it no longer fits, then halved in between."""
 
     def fits(rounds: int) -> bool:
-        more = Release(last.noise_multiplier, last.sample_rate, last.steps * rounds)
-        return spent_epsilon([*releases, more], policy.largest_delta) <= policy.largest_epsilon
+        more = [Release(one.noise_multiplier, one.sample_rate, one.steps * rounds) for one in last]
+        return spent_epsilon([*releases, *more], policy.largest_delta, by) <= policy.largest_epsilon
 
     if not fits(1):
         return 0

@@ -14,10 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader, BytesIO
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,26 +25,23 @@ from starlette.types import Message, Receive, Scope, Send
 
 from common.canonical import sha256
 from common.certificates import fingerprint, load_certificate
-from common.identity import PublicKey, grouped
-from fl_server.addresses import with_port
+from common.identity import PublicKey
 from fl_server.predict import Predict
 from fl_server.seats import Seats, network_of
 from fl_server.server_folder import ServerFolder
-from fl_server.web.downloads import TYPES, Downloads, Limits, OpenFile, Stream
-from fl_server.web.facts import STATES, Facts, FactsReader
-from fl_server.web.plot import draw
-from models.manifest import MANIFEST, NOT_PRIVATE, ONNX
+from fl_server.web.downloads import CHUNK, TYPES, Downloads, Limits, OpenFile, Stream
+from fl_server.web.facts import FactsReader
+from fl_server.web.words import templates, words_of
+from models.manifest import MANIFEST, ONNX
 from models.web.detection import shipped_detection
 from models.web.site import CameraSite
 
 log = logging.getLogger("emofl.server")
 
-WEB = Path(__file__).parent / "web"
-
 FRESH = 1.0
 """Seconds for which one look at the server's folder answers everybody."""
 THREADS = 4
-LONGEST_TABLE = 50
+SEAT_POLL = 0.1
 
 ALWAYS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -58,9 +53,6 @@ ALWAYS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 """Headers of every answer, unless it has its own. No HSTS: it would lock out people whose browser does not know the authority."""
-
-UNITS = {"record": "one face", "client": "all faces of a device"}
-"""Whom a promise of privacy protects."""
 
 HTML = "text/html; charset=utf-8"
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -98,8 +90,12 @@ class Pages:
         self._limits = limits or Limits()
         self._seats = Seats(self._limits.downloads, self._limits.per_address)
         self._reader, self._downloads = FactsReader(folder, publisher), Downloads(folder.registry, publisher)
-        self._templates = _templates()
-        self._known = {"ca_fingerprint": fingerprint(load_certificate(ca_pem)), "publisher_fingerprint": publisher.fingerprint}
+        self._templates = templates()
+        self._known = {
+            "ca_fingerprint": fingerprint(load_certificate(ca_pem)),
+            "publisher_fingerprint": publisher.fingerprint,
+            "predict": predict is not None,
+        }
         # Threads of its own: a crowd that reads pages takes none of those that admit devices.
         self._threads = ThreadPoolExecutor(THREADS, "pages")
         self._looking, self._until, self._trouble = asyncio.Lock(), 0.0, ""
@@ -112,7 +108,8 @@ class Pages:
             "/healthz": (b"ok\n", "text/plain; charset=utf-8", "no-store"),
         }
         routes = [Route(path, partial(_give, _response(*what))) for path, what in fixed.items()]
-        routes += CameraSite(server=True, detection=shipped_detection()).routes() + (predict.routes() if predict else [])
+        routes += CameraSite(server=True, detection=shipped_detection()).routes(self._seated)
+        routes += predict.routes() if predict else []
         routes += [
             Route("/", partial(self._page, "start")),
             Route("/status.json", partial(self._page, "status")),
@@ -145,15 +142,33 @@ class Pages:
             raise HTTPException(404)
         return RedirectResponse(f"/models/{newest}/{name}", 302, {"cache-control": ASK_AGAIN})
 
-    async def _download(self, request: Request) -> Response:
-        version, name = request.path_params["version"], request.path_params["file"]
+    def _take_seat(self, request: Request) -> Callable[[], None]:
+        """A place among the downloads; what is returned gives it back."""
         address = network_of(request.client.host) if request.client else ""
         if not self._seats.take(address):
             raise HTTPException(503, headers={"retry-after": "5"})
+        return partial(self._seats.leave, address)
+
+    async def _seated(self, request: Request, response: Response) -> Response:
+        """A large answer in chunks, to as many at a time as downloads; others wait a while for a place."""
+        if len(response.body) <= CHUNK or request.method == "HEAD":
+            return response
+        end = time.monotonic() + self._limits.patience
+        while True:
+            try:
+                return Stream.of(response, self._limits.chunk_seconds, self._take_seat(request))
+            except HTTPException:
+                if time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(SEAT_POLL)
+
+    async def _download(self, request: Request) -> Response:
+        version, name = request.path_params["version"], request.path_params["file"]
+        leave = self._take_seat(request)
         file: OpenFile | None = None
 
         def done() -> None:
-            self._seats.leave(address)
+            leave()
             if file is not None:
                 file.content.close()
 
@@ -221,7 +236,7 @@ class Pages:
 
     def _render(self) -> _Rendered:
         facts = self._reader.read()
-        words = self._known | {"facts": facts} | _words(facts)
+        words = self._known | {"facts": facts} | words_of(facts)
         start, models = (
             _response(self._templates.get_template(f"{name}.html").render(words, here=name).encode(), HTML, ASK_AGAIN)
             for name in ("index", "models")
@@ -260,48 +275,3 @@ def _is_known(request: Request, etag: str | None) -> bool:
 
 def _not_modified(headers: dict[str, str]) -> Response:
     return Response(status_code=304, headers={name: headers[name] for name in ("etag", "cache-control")})
-
-
-def _words(facts: Facts) -> dict[str, Any]:
-    """What the templates say beside the facts."""
-    run, endpoint = facts.run, facts.endpoint
-    manifest = facts.newest.manifest if facts.newest else None
-    promises = [one for one in (manifest.privacy, manifest.client_privacy) if one and one.private] if manifest else []
-    warning = ""
-    if run is not None and not run.private:
-        warning = "This run trains without differential privacy; its models may reveal faces they were trained on."
-    elif manifest is not None and not promises:
-        warning = f"The newest model was {manifest.privacy.statement.removeprefix(f'{NOT_PRIVATE}: ')}"
-    epsilon, unit, delta = "–", "", None
-    if promises:
-        epsilon, unit, delta = promises[0].stated_epsilon, promises[0].unit, promises[0].delta
-    elif run is not None and run.config.privacy.private:
-        epsilon, unit, delta = f"{run.config.privacy.epsilon:g}", "record", run.config.privacy.delta
-    elif run is not None and run.private:
-        epsilon, unit, delta = f"{run.config.client_level.epsilon:g}", "client", run.config.client_level.delta
-    note = f"at most, for {UNITS[unit]}, at delta {delta:g}".replace("-", "\u2011") if unit in UNITS else ""
-    measured = [point for point in run.points if point.accuracy is not None] if run else []
-    return {
-        "run": run,
-        "done": run.last.round if run and run.last else 0,
-        "state": STATES[run.state] if run else STATES["no-run"],
-        "address": with_port(endpoint.address, endpoint.fleet_port) if endpoint else "this address",
-        "epsilon": epsilon,
-        "epsilon_note": note,
-        "warning": warning,
-        "statements": [one.statement for one in promises],
-        "plot": draw(run.points, run.rounds, len(run.config.model.classes)) if run else None,
-        "table": measured[-LONGEST_TABLE:][::-1],
-        "measured": len(measured),
-    }
-
-
-def _templates() -> Environment:
-    environment = Environment(loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, auto_reload=False)
-    environment.filters |= {
-        "percent": lambda part: "–" if part is None else f"{100 * part:.1f} %",
-        "grouped": grouped,
-        "when": lambda stamp: stamp[:16].replace("T", " "),
-        "size": lambda size: f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB",
-    }
-    return environment

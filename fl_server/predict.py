@@ -29,6 +29,7 @@ from common.identity import PublicKey
 from fl_server.gate import Refusal, Route
 from fl_server.openapi import OPENAPI, PATH
 from fl_server.seats import Seats
+from fl_server.web.downloads import Stream
 from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour
 from models.faces.report import Reason
 from models.manifest import Manifest
@@ -41,6 +42,8 @@ TOKEN = "predict.token"
 LARGEST_BODY = 8 * 2**20
 MOST_PIXELS = 12_000_000
 SECONDS = 30.0
+CHUNK_SECONDS = 20.0
+"""A peer that does not take 64 KiB of its answer in this time is left."""
 MOST_WAITING, PER_ADDRESS = 8, 4
 """Pictures that are on their way, wait or are looked at, together; one at a time is looked at."""
 
@@ -240,20 +243,29 @@ class Predict:
             if self._waiting >= MOST_WAITING:
                 return _sentence(503, "Too many pictures are waiting; try again in a second.")
             self._waiting += 1
+        streams = False
         try:
             content = await request.body()
             whole = request.query_params.get("whole") in ("1", "true")
             wants_png = request.headers.get("accept", "").split(",")[0].split(";")[0].strip() == "image/png"
             work = partial(self._work, content, whole, wants_png)
             body, media = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            if media is None:
+                return JSONResponse(body, headers={"cache-control": "no-store"})
+            # A picture may be large: its places, here and at the gate, are held until it is taken.
+            answer = Response(body, media_type=media, headers={"cache-control": "no-store"})
+            streamed = Stream.of(answer, CHUNK_SECONDS, self._leave)
+            streams = True
+            return streamed
         except Refused as error:
             return _sentence(error.status, error.sentence)
         finally:
-            with self._guard:
-                self._waiting -= 1
-        if media is None:
-            return JSONResponse(body, headers={"cache-control": "no-store"})
-        return Response(body, media_type=media, headers={"cache-control": "no-store"})
+            if not streams:
+                self._leave()
+
+    def _leave(self) -> None:
+        with self._guard:
+            self._waiting -= 1
 
     def _work(self, content: bytes, whole: bool, png: bool) -> tuple[Any, str | None]:
         prediction = self.predictor.predict(content, whole)

@@ -53,23 +53,27 @@ def simulate(make_server_app: MakeServerApp, make_client_app: Callable[[], Clien
     server_app = make_server_app(sorted, stop.is_set)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     failures: list[BaseException] = []
+    # Not `Thread.join`: one that Ctrl-C interrupts takes the thread for ended in Python 3.11.
+    over = threading.Event()
 
     def serve() -> None:
         try:
             server_app(grid=grid, context=context)
         except BaseException as error:
             failures.append(error)
+        finally:
+            over.set()
 
     server = threading.Thread(target=serve, name="server")
     try:
         crew.start(grid.keep)
         server.start()
-        while server.is_alive():
-            server.join(timeout=0.5)
+        while not over.wait(0.5):
+            pass
     finally:
         stop.set()
         crew.stop()
         if server.ident is not None:
-            server.join()
+            over.wait()
     if failures:
         raise failures[0]

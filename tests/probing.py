@@ -36,6 +36,7 @@ from tests.deployed import signed, trusting
 
 HTTPS, ENROL, DEVICES, INSIDE = "8443", "8444", "8445", "loopback"
 FLEET, CONTROL, RUNTIME = "/v1/fleet/pull-messages", "/v1/control/list-runs", "/v1/runtime/pull-task-input"
+RUNTIME_FILE, PREDICT = "/camera/runtime/ort-wasm-simd-threaded.wasm", "/v1/predict"
 LATE = 240.0
 """Seconds after which a busy machine's server has had every chance to cut a connection off."""
 
@@ -91,10 +92,14 @@ def table(target: Target) -> str:
 def all_rows() -> Iterator[Row]:
     """Everything that is asked."""
     nobody, member = "nobody known", "enrolled device"
-    for path in ("/", "/status.json", "/healthz", "/ca.pem", "/models/"):
+    for path in ("/", "/status.json", "/healthz", "/ca.pem", "/models/", "/camera"):
         yield Row(HTTPS, f"`GET {path}`", nobody, http_get(path))
+    yield Row(HTTPS, f"`GET {RUNTIME_FILE}`, with `Accept-Encoding: br`", nobody, http_get(RUNTIME_FILE, "gzip, br"))
+    yield Row(HTTPS, "the same, without", nobody, http_get(RUNTIME_FILE, "gzip"))
     yield Row(HTTPS, "`GET` of the server's keys, of its folder, of any other path", nobody, no_files)
     yield Row(HTTPS, "`POST /`", nobody, https("POST", "/"))
+    yield Row(HTTPS, f"`POST {PREDICT}`, without `--predict`", "nobody, admin token, enrolled device", no_predict)
+    yield Row(HTTPS, "`GET /v1/openapi.json`, without `--predict`", nobody, https("GET", "/v1/openapi.json"))
     yield Row(HTTPS, f"`POST {FLEET}`", nobody, https("POST", FLEET))
     yield Row(HTTPS, "the same", "join token, as a bearer", https("POST", FLEET, lambda t: bearer(t.unused.hex())))
     yield Row(HTTPS, "the same", "admin token, as a bearer", https("POST", FLEET, lambda t: bearer(t.admin)))
@@ -196,11 +201,11 @@ def https(method: str, path: str, headers: Headers = none, body: Body = empty) -
     return probe
 
 
-def http_get(path: str) -> Probe:
+def http_get(path: str, coding: str = "identity") -> Probe:
     def probe(target: Target) -> str:
         context = trusting(target.member.ca_file)
         connection = http.client.HTTPSConnection("127.0.0.1", target.ports[HTTPS], timeout=LATE, context=context)
-        return answer(connection, "GET", path, kind=True)
+        return answer(connection, "GET", path, headers={"accept-encoding": coding}, kind=True)
 
     return probe
 
@@ -246,6 +251,10 @@ def no_files(target: Target) -> str:
 
 def no_control(target: Target) -> str:
     return only(*(https("POST", path, who)(target) for path in (CONTROL, RUNTIME) for who in (own, lambda t: bearer(t.admin))))
+
+
+def no_predict(target: Target) -> str:
+    return only(*(https("POST", PREDICT, who)(target) for who in (none, lambda t: bearer(t.admin), own)))
 
 
 def no_runtime(target: Target) -> str:

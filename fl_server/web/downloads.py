@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import Self
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -46,11 +47,13 @@ class Limits:
     Attributes:
         downloads, per_address: at the same time; see `fl_server.seats`.
         chunk_seconds: a peer that does not take 64 KiB in this time is left.
+        patience: seconds that the camera page's files wait for a place; the page asks for each once.
     """
 
     downloads: int = 64
     per_address: int = 8
     chunk_seconds: float = 20.0
+    patience: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Downloads:
 
 
 class Stream(Response):
-    """A file in chunks.
+    """A file in chunks: a peer that does not read holds one or two of them in memory.
 
     Args:
         read: gives the next chunk, empty at the end.
@@ -127,6 +130,18 @@ class Stream(Response):
     ) -> None:
         super().__init__(headers=headers)
         self._read, self._seconds, self._done = read, seconds, done
+
+    @classmethod
+    def of(cls, whole: Response, seconds: float, done: Callable[[], None]) -> Self:
+        """An answer that is in memory, in chunks."""
+        content, sent = bytes(whole.body), 0
+
+        async def read() -> bytes:
+            nonlocal sent
+            sent += CHUNK
+            return content[sent - CHUNK : sent]
+
+        return cls(dict(whole.headers), read, seconds, done)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Receiving is left alone: there is nothing that the peer could still say."""

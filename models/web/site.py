@@ -4,7 +4,7 @@
 """
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,19 +46,21 @@ TYPES = {
     ".wasm": "application/wasm",
 }
 SMALLEST_COMPRESSED = 1024
+BROTLI_NEEDED = b"This file is sent compressed by brotli alone: ask with Accept-Encoding: br, as browsers do over HTTPS.\n"
 
 
 class File:
     """One file, with its content as it is and compressed.
 
     Args:
-        content: as it is; or, with `brotli_only`, compressed by brotli.
+        content: as it is; or, with `packed`, compressed by brotli.
+        unpacks: whether a packed file is also given to who takes no brotli; where not, the answer is 406.
     """
 
-    def __init__(self, name: str, content: bytes, brotli_only: bool = False) -> None:
+    def __init__(self, name: str, content: bytes, packed: bool = False, unpacks: bool = False) -> None:
         self.media = TYPES[Path(name).suffix]
-        self._packed = content if brotli_only else None
-        if not brotli_only:
+        self._packed, self._unpacks = content if packed else None, unpacks
+        if not packed:
             self.plain = content
         self.etag = f'"{sha256(content)}"'
 
@@ -70,7 +72,7 @@ class File:
 
     @cached_property
     def plain(self) -> bytes:
-        """For a browser that takes no compressed answer."""
+        """The content as it is."""
         import brotli  # type: ignore[import-untyped]
 
         return bytes(brotli.decompress(self._packed or b""))
@@ -86,12 +88,30 @@ class File:
         if self.etag in known:
             return Response(status_code=304, headers=headers)
         headers["content-type"] = self.media
-        taken = {word.split(";")[0].strip().lower() for word in request.headers.get("accept-encoding", "").split(",")}
+        taken = _codings(request)
         if self._packed is not None and "br" in taken:
             return Response(self._packed, headers=headers | {"content-encoding": "br"})
-        if "gzip" in taken and len(self.plain) >= SMALLEST_COMPRESSED:
+        if self._packed is not None and not self._unpacks:
+            return Response(
+                BROTLI_NEEDED, 406, {**HEADERS, "vary": "accept-encoding", "content-type": "text/plain; charset=utf-8"}
+            )
+        if self._packed is None and "gzip" in taken and len(self.plain) >= SMALLEST_COMPRESSED:
             return Response(self._gzip, headers=headers | {"content-encoding": "gzip"})
         return Response(self.plain, headers=headers)
+
+
+def _codings(request: Request) -> set[str]:
+    """What the browser says that it takes; a weight of 0 is a no."""
+    words = (word.lower().replace(" ", "").partition(";q=") for word in request.headers.get("accept-encoding", "").split(","))
+    return {name for name, _, weight in words if not weight or weight.strip("0.")}
+
+
+Send = Callable[[Request, Response], Awaitable[Response]]
+"""Given a request and its answer, says how it is sent, such as in chunks."""
+
+
+async def _as_it_is(request: Request, answer: Response) -> Response:
+    return answer
 
 
 @dataclass(frozen=True)
@@ -111,7 +131,9 @@ class CameraSite:
     """The page and its files, read once.
 
     Args:
-        server: whether it stands beside a server's other pages, to which it then links.
+        server: whether it stands beside a server's other pages, to which it then links, and
+            gives the runtime out packed alone.
+            On one's own machine it is unpacked, too: some browsers take brotli over HTTPS only.
         detection: None makes the page ask for a face in the middle.
     """
 
@@ -127,15 +149,17 @@ class CameraSite:
             **{name: File(name, (STATIC / name[1:]).read_bytes()) for name in ("/style.css", "/favicon.svg")},
         }
         if self.complete:
-            self._files |= {f"/camera/runtime/{part}": File(part, path.read_bytes(), True) for part, path in runtime.items()}
+            self._files |= {
+                f"/camera/runtime/{part}": File(part, path.read_bytes(), True, not server) for part, path in runtime.items()
+            }
         if detection is not None:
             self._files["/camera/detector.json"] = File("detector.json", encode(dict(detection.spec)))
             self._files["/camera/detector.onnx"] = File("detector.onnx", detection.onnx)
 
-    def routes(self) -> list[Route]:
+    def routes(self, send: Send = _as_it_is) -> list[Route]:
         """For a Starlette application: /camera, /camera/..., /style.css and /favicon.svg."""
 
         async def answer(request: Request) -> Response:
-            return self._files[request.url.path].answer(request)
+            return await send(request, self._files[request.url.path].answer(request))
 
         return [Route(path, answer, methods=["GET"]) for path in self._files]

@@ -89,6 +89,36 @@ def test_what_was_spent_is_cumulative_over_runs_and_what_is_left_fits(faces: Pat
     )
 
 
+def evaluated(faces: Path, rounds: int) -> None:
+    for number in range(1, rounds + 1):
+        with Ledger(own_ledger(faces / ".emofl", faces, None)).locked() as ledger:
+            for run, release in (("r.evaluation", Release(8.0, 1.0, 1)), ("r", Release(2.0, 0.1, 8))):
+                ledger.debit(release, run=run, round_number=number, now=START + timedelta(hours=len(ledger.entries)))
+
+
+def test_evaluation_belongs_to_its_run_and_to_the_rounds_that_still_fit(faces: Path) -> None:
+    evaluated(faces, 6)
+    found = look(faces)
+    assert [(run, len(entries)) for run, entries, _ in found.runs()] == [("r", 12)]
+    more = found.more
+    assert more is not None
+
+    def after(rounds: int) -> float:
+        return spent_epsilon([Release(2.0, 0.1, 8 * rounds), Release(8.0, 1.0, rounds)], 1e-5)
+
+    assert after(6 + more) <= 8 < after(7 + more)
+
+
+def test_where_rdp_is_above_the_ceiling_the_tighter_accountant_is_shown_by_name(faces: Path) -> None:
+    spend(faces, ("a", 1), release=Release(2.0, 0.1, 320))
+    by_rdp, by_prv = (spent_epsilon([Release(2.0, 0.1, 320)], 1e-5, name) for name in ("rdp", "prv"))
+    found = look(faces, Policy(largest_epsilon=(by_rdp + by_prv) / 2))
+    assert found.epsilon == pytest.approx(by_prv)
+    assert found.left > 0
+    assert f"epsilon {by_prv:.2f}" in found.sentence
+    assert "by PRV" in found.sentence
+
+
 def test_the_owners_ceiling_decides_what_is_left(faces: Path) -> None:
     spend(faces, ("a", 1), release=Release(2.0, 0.1, 320))
     spend(faces, ("a", 1))
@@ -96,7 +126,7 @@ def test_the_owners_ceiling_decides_what_is_left(faces: Path) -> None:
     nearly = look(faces, Policy(largest_epsilon=spent / 0.95))
     assert "nearly spent" in nearly.sentence
     assert "95%" in nearly.sentence
-    over = look(faces, Policy(largest_epsilon=spent * 0.99))
+    over = look(faces, Policy(largest_epsilon=spent * 0.8))
     assert (over.more, over.left) == (0, 0)
     assert over.sentence.startswith("Privacy budget spent")
     assert look(faces, Policy(largest_delta=1e-8)).epsilon > spent
@@ -242,6 +272,14 @@ def test_when_the_client_level_ceiling_is_reached_the_owner_is_told(faces: Path,
     spend(faces, ("family", 1), promise=promise())
     change_policy(faces / ".emofl", {"largest_client_epsilon": "8"})
     assert "Runs that promise anew are refused until you allow more; runs that have begun go on." in shown()[1]
+
+
+def test_when_the_ceiling_was_lowered_below_what_is_promised_the_owner_is_told_that_all_rounds_are_refused(
+    faces: Path, shown: Run
+) -> None:
+    spend(faces, ("family", 1), promise=promise())
+    change_policy(faces / ".emofl", {"largest_client_epsilon": "4"})
+    assert "so all their rounds are refused until you allow more." in shown()[1]
 
 
 def test_the_plot_has_a_panel_for_the_client_level_where_there_are_promises(faces: Path, shown: Run, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from fl_server.run_folder import METRICS, RunFolder
 from fl_server.server_folder import Endpoint, ServerFolder
 from fl_server.server_lock import write_status
 from fl_server.superlink import SuperLink
-from fl_server.web.downloads import Limits
+from fl_server.web.downloads import CHUNK, Limits
 from fl_server.web.plot import BOTTOM, HEIGHT, LEFT, MOST_POINTS, RIGHT, WIDTH, Point, draw, thin
 from models.manifest import PrivacyStatement
 from models.web.site import HEADERS
@@ -537,6 +537,71 @@ def test_who_takes_a_download_slowly_is_hung_up_on_and_one_address_has_few(site:
                 assert got < 16_000_000
     finally:
         server.stop()
+
+
+async def left_unread(pages: Pages, path: str, address: str, read: asyncio.Event) -> tuple[int, list[int]]:
+    """Asks for a file and takes its first piece alone until `read`: status, and the sizes of what came."""
+    status, sizes = 0, list[int]()
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            return
+        if sizes and status == 200:  # as uvicorn: the first piece fills what a connection may hold
+            await read.wait()
+        sizes.append(len(message["body"]))
+
+    headers = [(b"accept-encoding", b"gzip, br")]
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b"", "client": (address, 1)}
+    await pages(scope, receive, send)
+    return status, sizes
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/camera/runtime/ort-wasm-simd-threaded.wasm", "/camera/detector.onnx", "/models/000003-r0002/model.onnx"],
+)
+def test_large_files_are_sent_in_chunks_and_one_address_takes_few_at_a_time(site: Site, path: str) -> None:
+    pages = Pages(site.folder, KEY.public, certificate_pem(AUTHORITY.certificate), Limits(3, 2, patience=0.2))
+
+    async def crowd() -> None:
+        read = asyncio.Event()
+        slow = [asyncio.create_task(left_unread(pages, path, "192.0.2.1", read)) for _ in range(2)]
+        while pages._seats._held["192.0.2.1"] < 2:
+            await asyncio.sleep(0.01)
+        done = asyncio.Event()
+        done.set()
+        assert (await left_unread(pages, path, "192.0.2.1", done))[0] == 503
+        assert (await left_unread(pages, path, "192.0.2.2", done))[0] == 200
+        assert (await left_unread(pages, "/camera", "192.0.2.1", done))[0] == 200
+        read.set()
+        for status, sizes in await asyncio.gather(*slow):
+            assert status == 200
+            assert max(sizes) <= CHUNK
+            assert sizes[-1] == 0
+        assert (await left_unread(pages, path, "192.0.2.1", done))[0] == 200
+        assert not pages._seats._held
+
+    asyncio.run(asyncio.wait_for(crowd(), 60))
+
+
+def test_the_camera_page_waits_for_a_place_among_the_downloads(site: Site) -> None:
+    pages = Pages(site.folder, KEY.public, certificate_pem(AUTHORITY.certificate), Limits(1, 1, patience=30))
+    path = "/camera/runtime/ort-wasm-simd-threaded.wasm"
+
+    async def crowd() -> list[int]:
+        read = asyncio.Event()
+        everybody = [asyncio.create_task(left_unread(pages, path, "192.0.2.1", read)) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        read.set()
+        return [status for status, _ in await asyncio.gather(*everybody)]
+
+    assert asyncio.run(asyncio.wait_for(crowd(), 60)) == [200] * 4
 
 
 def test_the_plot_keeps_first_and_last_of_many_points_and_stays_small() -> None:

@@ -28,6 +28,7 @@ from fl_server.openapi import OPENAPI, PATH
 from fl_server.pages import Pages
 from fl_server.predict import LARGEST_BODY, MOST_PIXELS, MOST_WAITING, PER_ADDRESS, Predict, Predictor, load_token
 from fl_server.server_folder import ServerFolder
+from fl_server.web.downloads import CHUNK
 from models.preprocess import Preprocessing
 from tests.publishing import KEY, facts_of_round, weights_of_round
 from tests.tiny_model import tiny_onnx
@@ -245,6 +246,59 @@ def test_only_so_many_pictures_wait_and_one_is_looked_at(service: Service) -> No
     assert sorted(code for one in codes for code in one) == [200] * MOST_WAITING + [503] * (3 * (PER_ADDRESS + 1) - MOST_WAITING)
     assert all(one.count(200) <= PER_ADDRESS for one in codes)
     assert most == [1]
+
+
+def test_an_answer_with_a_picture_holds_its_places_until_it_is_taken(service: Service) -> None:
+    assert service.predict is not None
+    app, predict, waiting = service.app, service.predict, list[int]()
+    content = cv2.imencode(".png", np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8))[1].tobytes()
+    headers = [(b"authorization", f"Bearer {TOKEN}".encode()), (b"accept", b"image/png")]
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers, "query_string": b"", "client": ("192.0.2.1", 1)}
+
+    async def ask(read: asyncio.Event) -> tuple[int, list[int]]:
+        status, sizes = 0, list[int]()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": content, "more_body": False}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                return
+            if sizes and status == 200:  # as uvicorn: the first piece fills what a connection may hold
+                waiting.append(1)
+                await read.wait()
+            sizes.append(len(message["body"]))
+
+        await app(dict(scope), receive, send)
+        return status, sizes
+
+    async def crowd() -> None:
+        read, at_once = asyncio.Event(), asyncio.Event()
+        at_once.set()
+        slow = [asyncio.create_task(ask(read)) for _ in range(PER_ADDRESS)]
+        while len(waiting) < PER_ADDRESS:
+            await asyncio.sleep(0.01)
+        assert (await ask(at_once))[0] == 503
+        assert predict._waiting == PER_ADDRESS
+        read.set()
+        for status, sizes in await asyncio.gather(*slow):
+            assert status == 200
+            assert max(sizes) <= CHUNK < sum(sizes)
+        assert predict._waiting == 0
+        assert (await ask(at_once))[0] == 200
+
+    asyncio.run(asyncio.wait_for(crowd(), 60))
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_the_first_page_says_whether_the_server_is_sent_pictures(service: Service, on: bool) -> None:
+    page = (service if on else Service(service.folder, None)).ask("GET", "/").text
+    sees, sees_not = page.split("It can see")[1].split("It cannot see")
+    assert ("pictures that somebody sends to <code>/v1/predict</code>: they are looked at and not kept" in sees) == on
+    assert ("<li>any face, or how many faces a device has</li>" in sees_not) != on
+    assert ("<li>any face that a device learns from, or how many faces a device has</li>" in sees_not) == on
 
 
 def test_nothing_of_a_picture_is_kept(service: Service, caplog: pytest.LogCaptureFixture) -> None:

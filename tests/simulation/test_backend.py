@@ -146,6 +146,10 @@ def test_an_interrupted_run_stops_its_server() -> None:
 
         return app
 
-    with pytest.raises(KeyboardInterrupt):
-        simulate(waits, echo_alone, 1, make_crew("in-process", 1, 1))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulate(waits, echo_alone, 1, make_crew("in-process", 1, 1))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert told == [True]

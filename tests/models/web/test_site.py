@@ -75,21 +75,40 @@ def test_the_runtime_is_what_its_publisher_published() -> None:
     assert "MIT License" in (RUNTIME / "LICENSE").read_text()
 
 
-def test_a_browser_gets_a_file_as_compressed_as_it_can_read_it(site: CameraSite) -> None:
-    lengths = {}
-    for taken in ("br, gzip", "gzip;q=0.9", "identity"):
-        answer = client(site).get(WASM, accept_encoding=taken)
-        assert answer.headers["content-type"] == "application/wasm"
-        lengths[taken] = len(answer.content)
-        plain = {"br": brotli.decompress, "gzip": gzip.decompress, "": bytes}[answer.headers["x-coding"]](answer.content)
-        assert plain[:4] == b"\0asm"
-    assert lengths["br, gzip"] < lengths["gzip;q=0.9"] < lengths["identity"]
-    assert lengths["br, gzip"] < 2_000_000
+def test_a_server_gives_the_runtime_to_who_takes_brotli_and_others_get_a_sentence(site: CameraSite) -> None:
+    runtime = [f"/camera/runtime/{part}" for part in PARTS]
+    for path in runtime:
+        for taken in ("gzip, br", "br;q=0.5", "BR"):
+            answer = client(site).get(path, accept_encoding=taken)
+            assert (answer.status_code, answer.headers["x-coding"]) == (200, "br")
+            assert sha256(answer.content) == sha256((RUNTIME / f"{Path(path).name}.br").read_bytes())
+        for taken in ("gzip;q=0.9", "identity", "", "br;q=0, gzip", "br; q=0.0"):
+            answer = client(site).get(path, accept_encoding=taken)
+            assert answer.status_code == 406
+            assert "Accept-Encoding: br" in answer.text
+            assert answer.headers["vary"] == "accept-encoding"
+    assert client(site).get(WASM, accept_encoding="br").headers["content-type"] == "application/wasm"
+    assert not [path for path in runtime if {"plain", "_gzip"} & vars(site._files[path]).keys()], "it was unpacked in the server"
+
+
+def test_on_ones_own_machine_the_runtime_is_unpacked_for_browsers_that_take_brotli_over_https_only() -> None:
+    own = client(CameraSite(server=False))
+    assert own.get(WASM, accept_encoding="gzip, deflate, br").headers["x-coding"] == "br"
+    for taken in ("gzip, deflate", "identity"):
+        answer = own.get(WASM, accept_encoding=taken)
+        assert (answer.status_code, answer.headers["x-coding"], answer.content[:4]) == (200, "", b"\0asm")
+        assert sha256(answer.content) == json.loads((RUNTIME / SOURCE).read_bytes())["sha256"][Path(WASM).name]
+
+
+def test_scripts_are_sent_compressed_to_who_takes_it(site: CameraSite) -> None:
+    packed, plain = (client(site).get("/camera/camera.js", accept_encoding=taken) for taken in ("gzip, br", "identity"))
+    assert packed.headers["x-coding"] == "gzip"
+    assert gzip.decompress(packed.content) == plain.content == (STATIC / "camera.js").read_bytes()
 
 
 def test_a_file_that_a_browser_has_is_not_sent_again(site: CameraSite) -> None:
     for path in ("/camera", "/camera/engine.js", WASM):
-        first = client(site).get(path)
+        first = client(site).get(path, accept_encoding="br")
         again = client(site).get(path, if_none_match=f"W/{first.headers['etag']}")
         assert (again.status_code, again.content) == (304, b"")
 

@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-er
 SWITCH = "EMOFL_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 COMPILE_TIME = 120.0
+_GUARD = threading.Lock()
 
 
 def cache_folder() -> Path:
@@ -30,9 +32,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emofl" / "native"
 
 
-@lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where they are turned off or cannot be built or trusted, which is logged at debug level."""
+    """The compiled kernels; None where they are turned off or cannot be built or trusted, which is logged at debug level.
+
+    All threads of a process get the same answer, from its first question on.
+    """
+    with _GUARD:
+        return _library()
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "no", "off"):
         return None
     try:

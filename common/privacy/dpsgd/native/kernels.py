@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from common.errors import PrivacyError
 from common.privacy.dpsgd.native.build import library
 
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.ReLU6: 2, nn.Hardswish: 3}
@@ -87,11 +88,16 @@ def norm_backward(
 
 
 def box_muller(words: Tensor, halves: Tensor, cosines: Tensor, sines: Tensor) -> None:
-    """Add one draw of Gaussians to `cosines` and `sines`, (count,) each, made of int32 `words` and int16 `halves`."""
+    """Add one draw of Gaussians to `cosines` and `sines`, (count,) each, made of int32 `words` and int16 `halves`.
+
+    Raises:
+        PrivacyError: there are no kernels, so nothing was drawn; never noise of zero.
+    """
     kernels = library()
-    if kernels is not None:
-        pointers = [_pointer(t) for t in (words, halves, cosines, sines)]
-        kernels.emofl_box_muller(*pointers, ctypes.c_int(len(words)))
+    if kernels is None:
+        raise PrivacyError("The native kernels are gone, so no noise was drawn; nothing may be released.")
+    pointers = [_pointer(t) for t in (words, halves, cosines, sines)]
+    kernels.emofl_box_muller(*pointers, ctypes.c_int(len(words)))
 
 
 def _pointer(values: Tensor) -> ctypes.c_void_p:

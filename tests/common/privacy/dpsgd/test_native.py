@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from common.errors import PrivacyError
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.native import build, kernels
 from common.privacy.mechanisms import SecureRandom
@@ -26,9 +27,9 @@ ACTS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Hardswish)
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """The library is looked for anew, before and after."""
-    build.library.cache_clear()
+    build._library.cache_clear()
     yield
-    build.library.cache_clear()
+    build._library.cache_clear()
 
 
 def channels_last(*shape: int) -> Tensor:
@@ -235,11 +236,18 @@ def test_what_others_could_have_written_is_not_loaded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ctypes, "CDLL", lambda path: loaded.append(path))
     assert build.library() is None
     folder.chmod(0o700)
-    build.library.cache_clear()
+    build._library.cache_clear()
     build.library()
     (made,) = folder.iterdir()
     assert os.stat(made).st_mode & 0o777 == 0o700
     made.chmod(0o722)
-    build.library.cache_clear()
+    build._library.cache_clear()
     assert build.library() is None
     assert loaded == [str(made)]
+
+
+def test_noise_is_refused_and_never_zero_where_the_kernels_vanish_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "fits", lambda *_: True)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    with pytest.raises(PrivacyError, match="no noise was drawn"):
+        SecureRandom().normal(5, 1.0)
