@@ -143,6 +143,8 @@ def test_a_join_code_can_come_from_standard_input(monkeypatch: pytest.MonkeyPatc
 @contextmanager
 def client(faces: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", "from fl_client.cli import main; main()", "--data", str(faces), *arguments]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, and inherited
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

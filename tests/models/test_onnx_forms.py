@@ -67,7 +67,7 @@ def test_groups_epsilon_and_a_mean_far_from_zero_survive_the_export() -> None:
 def test_squeeze_and_excite_factors_are_spread_in_a_way_that_keeps_the_blocked_layout() -> None:
     content = export_onnx(network(), 16)
     assert operations(content)["Resize"] == 1
-    graph = onnx.load_from_string(content).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(content), data_prop=True).graph
     shapes = {
         value.name: [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim] for value in graph.value_info
     }

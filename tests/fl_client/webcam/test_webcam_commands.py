@@ -339,7 +339,7 @@ def test_no_password_of_a_stream_is_ever_printed(webcam: Command, registry: Path
         "--source", "rtsp://me:hunter2@127.0.0.1:9/x?k=hunter2", "--registry", registry, "--headless"
     )
     assert code == 7
-    assert "The stream rtsp://127.0.0.1:9/x gives no picture" in messages
+    assert "The stream rtsp://127.0.0.1:9 gives no picture" in messages
     assert "hunter2" not in printed + messages
 
 
