@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from common.errors import RunError
+from common.quiet_http import QUIET_HTTP
 from fl_server.connections import ImpatientProtocol, Listener
 from fl_server.seats import Seats
 
@@ -63,12 +64,7 @@ class HttpServer:
             app,
             http=ImpatientProtocol,
             loop="fl_server.connections:HurriedLoop",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
+            **QUIET_HTTP,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=3,
             ssl_context_factory=tls,

@@ -155,14 +155,14 @@ class Rounds:
         while state.round < self.config.server.rounds:
             began = time.monotonic()
             accepted = self._one_round(exchange, strategy, state)
-            write_parameters(model, shown(state.weights, state.server_state))
+            public = shown(state.weights, state.server_state)
+            write_parameters(model, public)
             scores = self._evaluate(model)
             state.round += 1
             record = self._record(state.round, strategy.tally, scores, time.monotonic() - began)
             if strategy.budget is not None:
                 record |= {"client_epsilon": round(strategy.budget.epsilon(), 4), "client_level": strategy.budget.cost}
             state.history.append(record)
-            public = shown(state.weights, state.server_state)
             self._keep(state, Accepted(state.round, public, strategy.tally, scores) if accepted else None)
         return state
 

@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError, EmoflError, RunError
+from common.quiet_http import QUIET_HTTP
 from fl_client.capture import consent
 from fl_client.capture.album import Stored
 from fl_client.capture.gate import Gate, Secrets, refused
@@ -238,12 +239,7 @@ def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
+        **QUIET_HTTP,
         limit_concurrency=32,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=2,

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from common.canonical import sha256
 from common.errors import ConfigError, DeviceError, EmoflError, IntegrityError
 from common.files import read_plain
+from common.quiet_http import QUIET_HTTP
 from fl_client.webcam import blaze
 from fl_client.webcam.candidates import SAME_FACE, STRIDE
 from fl_client.webcam.choice import BASE
@@ -156,12 +157,7 @@ class LocalPage:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
+            **QUIET_HTTP,
             limit_concurrency=64,
             timeout_graceful_shutdown=1,
         )

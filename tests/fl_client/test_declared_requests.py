@@ -21,14 +21,14 @@ from grpc_health.v1 import health_pb2
 from common.device_api import device_api_pb2 as pb
 from common.messages import TrainRequest, encode_request
 from common.secagg.server import Server as SumServer
-from common.secagg.wire import Advertisement, Confirmation, MaskedInput, Shares, Terms, Unmasking
+from common.secagg.wire import Terms
 from common.sum_encoding import sum_encoding
 from fl_client.enrolment import enrol
 from fl_client.model_link import ModelLink, Patience
 from fl_server import device_api
 from fl_server.device_api import Limits
 from models.manifest import ONNX
-from tests.fl_client.test_secure_sum import LENGTH, STEPS, WEIGHTS, Owner, check_declared, request
+from tests.fl_client.test_secure_sum import LENGTH, STEPS, WEIGHTS, Owner, check_declared, request, take_all_steps
 from tests.membership import Server, serving
 from tests.publishing import publish
 
@@ -151,18 +151,7 @@ def scored(owners: list[Owner], wish: TrainRequest) -> tuple[float, float] | Non
         "run-1", 1, encoding.vector_length, wish.digest(WEIGHTS), tuple(sorted(identities)), encoding.width(len(identities))
     )
     server = SumServer(terms)
-    for owner in order:
-        server.add_advertisement(Advertisement.decode(owner.step("advertise", terms.encode())[1]))
-    directory = server.close_advertising().encode()
-    for owner in order:
-        server.add_shares(Shares.decode(owner.step("share", directory)[1]))
-    for member, delivery in server.close_sharing().items():
-        server.add_masked(MaskedInput.decode(order[member].step("mask", delivery.encode())[1]))
-    for member, listed in server.close_masking().items():
-        server.add_confirmation(Confirmation.decode(order[member].step("confirm", listed.encode())[1]))
-    quorum = server.close_confirming().encode()
-    for owner in order:
-        server.add_unmasking(Unmasking.decode(owner.step("unmask", quorum)[1]))
+    take_all_steps(server, order)
     return encoding.decode(server.finish().total, terms).scored
 
 

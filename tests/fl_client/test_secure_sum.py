@@ -94,12 +94,8 @@ def terms(identities: list[bytes]) -> Terms:
     return Terms("run-1", 1, LENGTH, request().digest(WEIGHTS), tuple(sorted(identities)))
 
 
-def whole_sum(owners: list[Owner]) -> tuple[np.ndarray, Arrays]:
-    """The sum that a server learns, and what the devices held before (by identity)."""
-    identities = trained(owners)
-    order = [owners[identities.index(identity)] for identity in sorted(identities)]
-    held = {str(n): owner.device.sums.take("run-1", 1, 0).update for n, owner in enumerate(owners)}
-    server = Server(terms(identities))
+def take_all_steps(server: Server, order: list[Owner]) -> None:
+    """From advertising to unmasking; `order` is by member number."""
     for owner in order:
         server.add_advertisement(Advertisement.decode(owner.step("advertise", server.terms.encode())[1]))
     directory = server.close_advertising().encode()
@@ -112,6 +108,15 @@ def whole_sum(owners: list[Owner]) -> tuple[np.ndarray, Arrays]:
     quorum = server.close_confirming().encode()
     for owner in order:
         server.add_unmasking(Unmasking.decode(owner.step("unmask", quorum)[1]))
+
+
+def whole_sum(owners: list[Owner]) -> tuple[np.ndarray, Arrays]:
+    """The sum that a server learns, and what the devices held before (by identity)."""
+    identities = trained(owners)
+    order = [owners[identities.index(identity)] for identity in sorted(identities)]
+    held = {str(n): owner.device.sums.take("run-1", 1, 0).update for n, owner in enumerate(owners)}
+    server = Server(terms(identities))
+    take_all_steps(server, order)
     return Ring(len(owners), 2.0).decode(server.finish().total), {name: v for name, v in held.items() if v is not None}
 
 
