@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import RunError
+from common.privacy.dpsgd.native.build import library
+from common.privacy.dpsgd.summed import sum_gradients
 from models.augment import augment
 from models.preprocess import Preprocessing
 from models.pretraining.checkpoint import State
@@ -26,7 +28,8 @@ class Training:
 
     def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
         self.recipe, self.device = recipe, torch.device(device)
-        self.network = speed_up(build_two_heads(recipe)).to(self.device).train()
+        faster = sum_gradients if self.device.type == "cpu" and library() is not None else speed_up
+        self.network = faster(build_two_heads(recipe)).to(self.device).train()
         self.average = build_two_heads(recipe).to(self.device).eval().requires_grad_(False)
         self.optimiser = make_optimiser(recipe, self.network)
 
@@ -97,5 +100,5 @@ def make_optimiser(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)

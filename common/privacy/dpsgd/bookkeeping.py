@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import ModelError
 from common.privacy.dpsgd.books import OTHER_ENGINE, Books
+from common.privacy.dpsgd.excitation import cheaper_forwards
 from common.privacy.dpsgd.layers import activations_behind, bookkeeping_forward, passing_forward
 from common.privacy.mechanisms import SecureRandom
 
@@ -43,13 +44,7 @@ class BookkeepingGradients:
         self._divisor = expected_batch
         self._random = random
         self._books = Books()
-        layers = _trainable_layers(model)
-        behind = activations_behind(model)
-        forwards = {layer: bookkeeping_forward(name, layer, self._books, behind.get(layer)) for name, layer in layers}
-        forwards |= {activation: passing_forward(activation, self._books) for activation in behind.values()}
-        for layer, forward in forwards.items():
-            layer.forward = forward
-        self._layers = list(forwards)
+        self._layers = record_layers(model, self._books)
 
     def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor], augmentations: int = 1) -> None:
         """Set `grad` of every trainable parameter to the noisy mean over the batch; an empty batch gives noise alone.
@@ -114,6 +109,22 @@ def examples_in(inputs: Tensor, augmentations: int) -> int:
     if augmentations < 1 or len(inputs) % augmentations:
         raise ModelError(f"{len(inputs)} rows are not {augmentations} augmentations of each example.")
     return len(inputs) // augmentations
+
+
+def record_layers(model: nn.Module, books: Books) -> list[nn.Module]:
+    """Let the layers that hold a trainable parameter enter what backward finds into `books`; returns the layers changed.
+
+    Raises:
+        ModelError: as for `BookkeepingGradients`. The model is then as it was.
+    """
+    layers = _trainable_layers(model)
+    behind = activations_behind(model)
+    forwards = {layer: bookkeeping_forward(name, layer, books, behind.get(layer)) for name, layer in layers}
+    forwards |= {activation: passing_forward(activation, books) for activation in behind.values()}
+    forwards |= cheaper_forwards(model, books)
+    for layer, forward in forwards.items():
+        layer.forward = forward
+    return list(forwards)
 
 
 def _trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -3,7 +3,7 @@
 The layers of `common.privacy.dpsgd.layers` write into it during backward; `common.privacy.dpsgd.bookkeeping` settles it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +18,28 @@ NORM_FLOOR = 1e-6
 """Added to every norm before dividing, as Opacus does: a zero gradient gets a finite factor."""
 
 OTHER_ENGINE = "Use the Opacus engine."
+
+
+Layout = Callable[[Tensor], Tensor]
+"""A view of a parameter-shaped tensor in the order of another tensor's values."""
+
+
+def as_it_is(values: Tensor) -> Tensor:
+    return values
+
+
+@dataclass(frozen=True)
+class _Formed:
+    """Per-example gradients (N, P), with P values in the order of `layout` of the weight."""
+
+    parameter: nn.Parameter
+    gradients: Tensor
+    layout: Layout
+
+    def add(self, sums: Mapping[nn.Parameter, Tensor], sum_of_all: Tensor) -> None:
+        """Add (P,) to the parameter's sum."""
+        place = self.layout(sums[self.parameter])
+        place.add_(sum_of_all.view(place.shape))
 
 
 @dataclass(frozen=True)
@@ -44,8 +66,8 @@ class Books:
     rows: int = 1
     _squares: list[Tensor] = field(default_factory=list)
     _outer: list[_Outer] = field(default_factory=list)
-    _formed: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-    _small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    _formed: list[_Formed] = field(default_factory=list)
+    _small: list[_Formed] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     def start(self, examples: int, rows: int = 1) -> None:
@@ -69,8 +91,11 @@ class Books:
             raise ModelError(f"Layer {layer} is used twice in one pass, which bookkeeping cannot clip. {OTHER_ENGINE}")
         self._seen.add(layer)
 
-    def formed(self, parameter: nn.Parameter, gradients: Tensor) -> None:
+    def formed(self, parameter: nn.Parameter, gradients: Tensor, layout: Layout = as_it_is) -> None:
         """Enter the gradients of all rows (N R, *parameter.shape), or any shape that flattens to them; an example's are added up.
+
+        Args:
+            layout: brings a tensor of the parameter's shape into the order of a row of `gradients`, without a copy.
 
         Raises:
             ModelError: their number is not that of the batch's rows.
@@ -79,14 +104,14 @@ class Books:
         flat = gradients.reshape(len(gradients), -1)
         if self.rows > 1:
             flat = flat.view(self.examples, self.rows, -1).sum(1)
-        self._enter(parameter, flat)
+        self._enter(_Formed(parameter, flat, layout))
 
-    def _enter(self, parameter: nn.Parameter, flat: Tensor) -> None:
-        if flat.shape[1] <= SMALL:
-            self._small.append((parameter, flat))
+    def _enter(self, entry: _Formed) -> None:
+        if entry.gradients.shape[1] <= SMALL:
+            self._small.append(entry)
         else:
-            self._squares.append(torch.linalg.vector_norm(flat, dim=1).square_())
-            self._formed.append((parameter, flat))
+            self._squares.append(torch.linalg.vector_norm(entry.gradients, dim=1).square_())
+            self._formed.append(entry)
 
     def outer(self, weight: nn.Parameter, rows: Tensor, grads: Tensor) -> None:
         """Enter a weight (out, ...) whose gradient by a row is grads^T rows, summed over T places. An example has R T places.
@@ -112,7 +137,7 @@ class Books:
             gram = torch.bmm(rows, rows.transpose(1, 2)).mul_(torch.bmm(grads, grads.transpose(1, 2)))
             self._squares.append(gram.sum((1, 2)).clamp_(min=0.0))
         else:
-            self._enter(weight, torch.bmm(grads.transpose(1, 2), rows).flatten(1))
+            self._enter(_Formed(weight, torch.bmm(grads.transpose(1, 2), rows).flatten(1), as_it_is))
             return
         self._outer.append(_Outer(weight, rows, grads))
 
@@ -124,7 +149,7 @@ class Books:
         Args:
             sums: per parameter a contiguous tensor of its shape; changed in place.
         """
-        small = torch.cat([gradients for _, gradients in self._small], 1) if self._small else None
+        small = torch.cat([entry.gradients for entry in self._small], 1) if self._small else None
         squares = list(self._squares)
         if small is not None:
             squares.append(torch.linalg.vector_norm(small, dim=1).square_())
@@ -145,12 +170,12 @@ class Books:
         for entry in self._outer:
             grads = (select(entry.grads) * factors.view(-1, 1, 1)).flatten(0, 1)
             sums[entry.weight].view(grads.shape[1], -1).addmm_(grads.t(), select(entry.rows).flatten(0, 1))
-        for parameter, gradients in self._formed:
-            sums[parameter].view(-1).addmv_(select(gradients).t(), factors)
+        for formed in self._formed:
+            formed.add(sums, torch.mv(select(formed.gradients).t(), factors))
         if small is not None:
-            parts = torch.mv(select(small).t(), factors).split_with_sizes([g.shape[1] for _, g in self._small])
-            for (parameter, _), part in zip(self._small, parts, strict=True):
-                sums[parameter].add_(part.view_as(parameter))
+            parts = torch.mv(select(small).t(), factors).split_with_sizes([e.gradients.shape[1] for e in self._small])
+            for entry, part in zip(self._small, parts, strict=True):
+                entry.add(sums, part)
 
     def _check(self, entries: Tensor) -> None:
         if len(entries) != self.examples * self.rows:

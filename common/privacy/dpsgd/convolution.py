@@ -47,7 +47,7 @@ class RecordedConvolution(torch.autograd.Function):
                 by_weight=layer.weight.requires_grad,
             )
             if found is not None:
-                books.formed(layer.weight, found)
+                books.formed(layer.weight, found, taps_first)
             return back, None, None, None, None, None
         if layer.bias is not None and layer.bias.requires_grad:
             books.formed(layer.bias, grads.sum((2, 3)))
@@ -61,6 +61,11 @@ class RecordedConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             back = _convolution_backward(layer, padding, grads, inputs, layer.weight, layer.groups, 0)
         return back, None, None, None, None, None
+
+
+def taps_first(weight: Tensor) -> Tensor:
+    """(C, 1, K, K) -> (K, K, C), the order in which the native kernel gives a depthwise weight's gradient; a view."""
+    return weight[:, 0].permute(1, 2, 0)
 
 
 def _convolution_backward(

@@ -122,12 +122,12 @@ def activations_behind(model: nn.Module) -> dict[nn.Module, nn.Module]:
                 plain = type(layer) is nn.GroupNorm and type(behind) in ACTIVATIONS
                 if layer is None or behind is None or not plain or places[layer] != 1 or places[behind] != 1:
                     continue
-                if any(p.requires_grad for p in layer.parameters()) and not (_hooked(layer) or _hooked(behind)):
+                if any(p.requires_grad for p in layer.parameters()) and not (hooked(layer) or hooked(behind)):
                     found[layer] = behind
     return found
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     """Whether somebody watches what goes through the module."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 

@@ -45,6 +45,25 @@ static size_t padded(size_t count) { return (count + 15) / 16 * 16; }
 
 static float *scratch(size_t floats) { return aligned_alloc(64, sizeof(float) * padded(floats)); }
 
+/* Sum of a * b in double precision, in eight interleaved parts. */
+static inline double inner(const float *a, const float *b, int count) {
+  double part[8] = {0}, sum = 0;
+  int i = 0;
+  for (; i + 8 <= count; i += 8)
+    for (int j = 0; j < 8; j++) part[j] += (double)a[i + j] * b[i + j];
+  for (; i < count; i++) sum += (double)a[i] * b[i];
+  return sum + ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+static inline double total(const float *a, int count) {
+  double part[8] = {0}, sum = 0;
+  int i = 0;
+  for (; i + 8 <= count; i += 8)
+    for (int j = 0; j < 8; j++) part[j] += a[i + j];
+  for (; i < count; i++) sum += a[i];
+  return sum + ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
 /* y = act(gamma (x - mean) deviation + beta); mean and deviation (1 / standard deviation) are (N, groups). */
 static inline int norm_forward(const float *x, const float *gamma, const float *beta, float *y, float *mean, float *deviation,
                                int first, int last, int places, int channels, int groups, float eps, const int kind) {
@@ -59,13 +78,14 @@ static inline int norm_forward(const float *x, const float *gamma, const float *
     memset(sum, 0, sizeof(float) * row);
     memset(square, 0, sizeof(float) * row);
     int t = 0;
-    for (; t + 4 <= places; t += 4) {
-      const float *p = from + t * row;
+    for (; t + 8 <= places; t += 8) {
+      const float *p = from + t * row, *q = p + 4 * row;
       INDEPENDENT
       for (int c = 0; c < channels; c++) {
         float u = p[c], v = p[row + c], w = p[2 * row + c], z = p[3 * row + c];
-        sum[c] += (u + v) + (w + z);
-        square[c] += (u * u + v * v) + (w * w + z * z);
+        float i = q[c], j = q[row + c], k = q[2 * row + c], l = q[3 * row + c];
+        sum[c] += ((u + v) + (w + z)) + ((i + j) + (k + l));
+        square[c] += ((u * u + v * v) + (w * w + z * z)) + ((i * i + j * j) + (k * k + l * l));
       }
     }
     for (; t < places; t++) {
@@ -74,9 +94,8 @@ static inline int norm_forward(const float *x, const float *gamma, const float *
       for (int c = 0; c < channels; c++) { sum[c] += p[c]; square[c] += p[c] * p[c]; }
     }
     for (int g = 0; g < groups; g++) {
-      double s = 0, q = 0, count = (double)each * places;
-      for (int c = g * each; c < (g + 1) * each; c++) { s += sum[c]; q += square[c]; }
-      double m = s / count, variance = q / count - m * m;
+      double count = (double)each * places, m = total(sum + g * each, each) / count;
+      double variance = total(square + g * each, each) / count - m * m;
       if (variance < 1e-3 * m * m) { /* Cancellation: once more, around the mean. */
         variance = 0;
         for (int p = 0; p < places; p++)
@@ -115,7 +134,8 @@ static inline int norm_backward(const float *above, const float *x, const float 
     float *restrict by_scale = scale + n * row, *restrict by_shift = shift + n * row;
     memset(by_scale, 0, sizeof(float) * row);
     memset(by_shift, 0, sizeof(float) * row);
-    for (int c = 0; c < channels; c++) { int g = c / each; a[c] = gamma[c] * r[g]; b[c] = beta[c] - m[g] * a[c]; }
+    for (int g = 0; g < groups; g++)
+      for (int c = g * each; c < (g + 1) * each; c++) { a[c] = gamma[c] * r[g]; b[c] = beta[c] - m[g] * a[c]; }
     int t = 0;
     for (; t + 4 <= places; t += 4) {
       const float *restrict p = from + t * row, *restrict h = grads + t * row;
@@ -142,8 +162,8 @@ static inline int norm_backward(const float *above, const float *x, const float 
       }
     }
     for (int g = 0; g < groups; g++) {
-      double s = 0, q = 0, part = 1 / ((double)each * places);
-      for (int c = g * each; c < (g + 1) * each; c++) { s += (double)gamma[c] * by_scale[c]; q += (double)gamma[c] * by_shift[c]; }
+      double part = 1 / ((double)each * places);
+      double s = inner(gamma + g * each, by_scale + g * each, each), q = inner(gamma + g * each, by_shift + g * each, each);
       double by_x = (q * m[g] - s) * r[g] * r[g] * r[g] * part, rest = -by_x * m[g] - q * r[g] * part;
       for (int c = g * each; c < (g + 1) * each; c++) {
         k[c] = (float)by_x;
@@ -178,10 +198,29 @@ int emofl_norm_backward(const float *above, const float *x, const float *gamma, 
 #undef GO
 }
 
+/* ---- Squeeze-and-excitation: y = x * scale, scale (N, C) ---- */
+
+int emofl_excite_backward(const float *above, const float *x, const float *scale, float *back, float *by_scale, int first, int last,
+                          int places, int channels) {
+  for (int n = first; n < last; n++) {
+    const float *restrict s = scale + (size_t)n * channels;
+    float *restrict sum = by_scale + (size_t)n * channels;
+    memset(sum, 0, sizeof(float) * channels);
+    for (int t = 0; t < places; t++) {
+      const size_t at = ((size_t)n * places + t) * channels;
+      const float *restrict g = above + at, *restrict p = x + at;
+      float *restrict o = back + at;
+      INDEPENDENT
+      for (int c = 0; c < channels; c++) { sum[c] += g[c] * p[c]; o[c] = g[c] * s[c]; }
+    }
+  }
+  return 0;
+}
+
 /* ---- Depthwise convolution, 3x3 or 5x5, channels a multiple of 8 ----
 
-   Each example is copied into a zero-padded picture first, so that the loops have no borders; a few rows stay in the cache.
-   Vectors run along the channels, all taps of the kernel in registers. */
+   A vector's worth of an example's channels at a time is copied into a zero-padded picture: it stays in the nearest cache, and the
+   loops have no borders. All taps of the kernel stay in registers. */
 
 typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float narrow __attribute__((vector_size(32), aligned(4), may_alias));
@@ -191,66 +230,66 @@ typedef struct { int height, width, channels, tall, broad, stride, padding, kern
 static int padded_height(Shape s) { int h = (s.tall - 1) * s.stride + s.kernel; return h > s.height + s.padding ? h : s.height + s.padding; }
 static int padded_width(Shape s) { int w = (s.broad - 1) * s.stride + s.kernel; return w > s.width + s.padding ? w : s.width + s.padding; }
 
-static void copy_padded(const float *from, float *to, Shape s) {
-  const size_t row = (size_t)padded_width(s) * s.channels, left = (size_t)s.padding * s.channels, used = (size_t)s.width * s.channels;
-  memset(to, 0, sizeof(float) * row * padded_height(s));
-  for (int h = 0; h < s.height; h++) memcpy(to + (h + s.padding) * row + left, from + h * used, sizeof(float) * used);
-}
-
 #define UNROLL _Pragma("GCC unroll 8")
 #define TAPS(K) UNROLL for (int i = 0; i < K; i++) UNROLL for (int j = 0; j < K; j++)
 #define AT(V, pointer) (*(V *)(pointer))
 #define OF(V, pointer) (*(const V *)(pointer))
 
-/* One row of outputs of channels c .. c + width of a vector. */
-#define FORWARD(V, K) { \
+/* One example, channels c .. c + L of the vector type V. */
+#define PLACES for (int r = 0; r < s.tall; r++) for (int o = 0; o < s.broad; o++)
+#define INSIDE for (int h = 0; h < s.height; h++) for (int w = 0; w < s.width; w++)
+#define SEEN(rows, L) ((rows) + ((size_t)r * line + o) * s.stride * L)
+#define TAP(p, i, j, L) ((p) + ((size_t)(i) * line + (j)) * L)
+#define PADDED(rows, L) ((rows) + ((size_t)(h + s.padding) * line + w + s.padding) * L)
+#define READ(V, L) INSIDE AT(V, PADDED(picture, L)) = OF(V, x + n * inside + ((size_t)h * s.width + w) * C + c);
+#define FORWARD(V, K, L) { \
   V tap[K * K]; TAPS(K) tap[i * K + j] = OF(V, weight + (size_t)(i * K + j) * C + c); \
-  for (int o = 0; o < s.broad; o++) { \
-    const float *p = above + (size_t)o * s.stride * C + c; V even = {0}, odd = {0}; \
-    TAPS(K) { if ((i * K + j) & 1) odd += tap[i * K + j] * OF(V, p + i * line + (size_t)j * C); \
-              else even += tap[i * K + j] * OF(V, p + i * line + (size_t)j * C); } \
-    AT(V, out + (size_t)o * C + c) = even + odd; } }
-#define BY_WEIGHT(V, K) { \
-  V sum[K * K]; TAPS(K) sum[i * K + j] = AT(V, found + (size_t)(i * K + j) * C + c); \
-  for (int o = 0; o < s.broad; o++) { \
-    V g = OF(V, grads + (size_t)o * C + c); const float *p = above + (size_t)o * s.stride * C + c; \
-    TAPS(K) sum[i * K + j] += g * OF(V, p + i * line + (size_t)j * C); } \
+  READ(V, L) \
+  PLACES { \
+    const float *p = SEEN(picture, L); V even = {0}, odd = {0}; \
+    TAPS(K) { if ((i * K + j) & 1) odd += tap[i * K + j] * OF(V, TAP(p, i, j, L)); \
+              else even += tap[i * K + j] * OF(V, TAP(p, i, j, L)); } \
+    AT(V, out + ((size_t)r * s.broad + o) * C + c) = even + odd; } }
+#define BY_WEIGHT(V, K, L) { \
+  V sum[K * K]; TAPS(K) sum[i * K + j] = (V){0}; \
+  READ(V, L) \
+  PLACES { \
+    V g = OF(V, grads + ((size_t)r * s.broad + o) * C + c); const float *p = SEEN(picture, L); \
+    TAPS(K) sum[i * K + j] += g * OF(V, TAP(p, i, j, L)); } \
   TAPS(K) AT(V, found + (size_t)(i * K + j) * C + c) = sum[i * K + j]; }
-#define BY_INPUT(V, K) { \
+#define BY_INPUT(V, K, L) { \
   V tap[K * K]; TAPS(K) tap[i * K + j] = OF(V, weight + (size_t)(i * K + j) * C + c); \
-  for (int o = 0; o < s.broad; o++) { \
-    V g = OF(V, grads + (size_t)o * C + c); float *p = below + (size_t)o * s.stride * C + c; \
-    TAPS(K) AT(V, p + i * line + (size_t)j * C) += g * tap[i * K + j]; } }
-#define CHANNELS(WORK, K) { int c = 0; for (; c + 16 <= s.channels; c += 16) WORK(wide, K) for (; c + 8 <= s.channels; c += 8) WORK(narrow, K) }
+  memset(pad, 0, sizeof(float) * size * L); \
+  PLACES { \
+    V g = OF(V, grads + ((size_t)r * s.broad + o) * C + c); float *p = SEEN(pad, L); \
+    TAPS(K) AT(V, TAP(p, i, j, L)) += g * tap[i * K + j]; } \
+  INSIDE AT(V, back + n * inside + ((size_t)h * s.width + w) * C + c) = OF(V, PADDED(pad, L)); }
+#define CHANNELS(WORK, K) { \
+  int c = 0; for (; c + 16 <= s.channels; c += 16) WORK(wide, K, 16) \
+  if (c < s.channels) { memset(picture, 0, sizeof(float) * size * 8); for (; c < s.channels; c += 8) WORK(narrow, K, 8) \
+                        memset(picture, 0, sizeof(float) * size * 16); } }
 
 #define DEPTHWISE(K) \
 static int forward_##K(const float *x, const float *weight, float *y, int first, int last, Shape s) { \
-  const size_t C = s.channels, line = padded_width(s) * C, inside = (size_t)s.height * s.width * C; \
-  float *picture = scratch(line * padded_height(s)); \
+  const size_t C = s.channels, line = padded_width(s), inside = (size_t)s.height * s.width * C, size = line * padded_height(s); \
+  float *picture = scratch(16 * size); \
   if (!picture) return 1; \
+  memset(picture, 0, sizeof(float) * 16 * size); \
   for (int n = first; n < last; n++) { \
-    copy_padded(x + n * inside, picture, s); \
-    for (int r = 0; r < s.tall; r++) { \
-      const float *above = picture + (size_t)r * s.stride * line; float *out = y + ((size_t)n * s.tall + r) * s.broad * C; \
-      CHANNELS(FORWARD, K) } } \
+    float *out = y + (size_t)n * s.tall * s.broad * C; \
+    CHANNELS(FORWARD, K) } \
   free(picture); return 0; } \
 static int backward_##K(const float *x, const float *gradient, const float *weight, float *back, float *by_weight, int first, \
                         int last, Shape s) { \
-  const size_t C = s.channels, line = padded_width(s) * C, inside = (size_t)s.height * s.width * C, size = padded(line * padded_height(s)); \
-  float *room = scratch(2 * size + K * K * C), *picture = room, *pad = room + size, *found = room + 2 * size; \
-  if (!room) return 1; \
+  const size_t C = s.channels, line = padded_width(s), inside = (size_t)s.height * s.width * C, size = line * padded_height(s); \
+  float *picture = scratch(32 * size), *pad = picture + 16 * size; \
+  if (!picture) return 1; \
+  memset(picture, 0, sizeof(float) * 16 * size); \
   for (int n = first; n < last; n++) { \
-    if (by_weight) { copy_padded(x + n * inside, picture, s); memset(found, 0, sizeof(float) * K * K * C); } \
-    if (back) memset(pad, 0, sizeof(float) * size); \
-    for (int r = 0; r < s.tall; r++) { \
-      const float *grads = gradient + ((size_t)n * s.tall + r) * s.broad * C, *above = picture + (size_t)r * s.stride * line; \
-      float *below = pad + (size_t)r * s.stride * line; \
-      if (by_weight) CHANNELS(BY_WEIGHT, K) \
-      if (back) CHANNELS(BY_INPUT, K) } \
-    if (by_weight) for (size_t c = 0; c < C; c++) for (int t = 0; t < K * K; t++) by_weight[(n * C + c) * K * K + t] = found[t * C + c]; \
-    if (back) for (int h = 0; h < s.height; h++) \
-      memcpy(back + n * inside + (size_t)h * s.width * C, pad + (h + s.padding) * line + s.padding * C, sizeof(float) * s.width * C); } \
-  free(room); return 0; }
+    const float *grads = gradient + (size_t)n * s.tall * s.broad * C; \
+    if (by_weight) { float *found = by_weight + (size_t)n * K * K * C; CHANNELS(BY_WEIGHT, K) } \
+    if (back) CHANNELS(BY_INPUT, K) } \
+  free(picture); return 0; }
 
 DEPTHWISE(3)
 DEPTHWISE(5)
@@ -262,7 +301,7 @@ int emofl_depthwise_forward(const float *x, const float *weight, float *y, int f
   return kernel == 3 ? forward_3(x, weight, y, first, last, s) : forward_5(x, weight, y, first, last, s);
 }
 
-/* back (N, H, W, C) and by_weight (N, C, K, K), each may be null. */
+/* back (N, H, W, C) and by_weight (N, K, K, C), each may be null. */
 int emofl_depthwise_backward(const float *x, const float *gradient, const float *weight, float *back, float *by_weight, int first,
                              int last, int height, int width, int channels, int tall, int broad, int kernel, int stride,
                              int padding) {

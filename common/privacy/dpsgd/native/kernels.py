@@ -56,10 +56,10 @@ def depthwise(inputs: Tensor, weight: Tensor, stride: int, padding: int) -> Tens
 def depthwise_backward(
     inputs: Tensor, grads: Tensor, weight: Tensor, stride: int, padding: int, *, by_input: bool, by_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients by the inputs and, per example, by the weight, (N, *weight.shape); None where it is not asked for."""
+    """Gradients by the inputs and, per example, by the weight, (N, K, K, C); None where it is not asked for."""
     n, channels, height, width = inputs.shape
     back = torch.empty_like(inputs) if by_input else None
-    found = weight.new_empty((n, channels, 1, *weight.shape[2:])) if by_weight else None
+    found = weight.new_empty((n, *weight.shape[2:], channels)) if by_weight else None
     sizes = (height, width, channels, *grads.shape[2:], weight.shape[-1], stride, padding)
     _call("emofl_depthwise_backward", n, (inputs, grads, _taps(weight), back, found), sizes)
     return back, found
@@ -85,6 +85,14 @@ def norm_backward(
     tensors = (grads, inputs, scale, shift, mean, deviation, back, by_scale, by_shift)
     _call("emofl_norm_backward", n, tensors, (height * width, channels, mean.shape[1], activation))
     return back, by_scale, by_shift
+
+
+def excite_backward(grads: Tensor, inputs: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of inputs (N, C, H, W) * scale (N, C, 1, 1) by both."""
+    n, channels, height, width = inputs.shape
+    back, by_scale = torch.empty_like(inputs), torch.empty_like(scale, memory_format=torch.contiguous_format)
+    _call("emofl_excite_backward", n, (grads, inputs, scale.contiguous(), back, by_scale), (height * width, channels))
+    return back, by_scale
 
 
 def box_muller(words: Tensor, halves: Tensor, cosines: Tensor, sines: Tensor) -> None:

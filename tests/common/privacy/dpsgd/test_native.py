@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import PrivacyError
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
+from common.privacy.dpsgd.convolution import taps_first
 from common.privacy.dpsgd.native import build, kernels
 from common.privacy.mechanisms import SecureRandom
 from tests.common.privacy.dpsgd.reference import KEY, clipped_sum, example_gradients, faces, median_norm, relative, summed_loss
@@ -69,7 +70,7 @@ def test_depthwise_convolutions_are_torchs(
         assert relative(outputs[i : i + 1], expected.detach()) < 1e-5
         expected.backward(above[i : i + 1].double())
         assert w.grad is not None
-        assert relative(found[i], w.grad) < 1e-5
+        assert relative(found[i], taps_first(w.grad)) < 1e-5
     assert x.grad is not None
     assert relative(back, x.grad) < 1e-5
 
@@ -251,3 +252,17 @@ def test_noise_is_refused_and_never_zero_where_the_kernels_vanish_in_between(mon
     monkeypatch.setattr(kernels, "library", lambda: None)
     with pytest.raises(PrivacyError, match="no noise was drawn"):
         SecureRandom().normal(5, 1.0)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("channels", "side"), [(16, 6), (24, 3), (40, 1)])
+def test_squeeze_and_excitations_gradients_are_torchs(channels: int, side: int) -> None:
+    torch.manual_seed(0)
+    inputs, scale, above = (
+        channels_last(3, channels, side, side),
+        torch.randn(3, channels, 1, 1),
+        channels_last(3, channels, side, side),
+    )
+    back, by_scale = kernels.excite_backward(above, inputs, scale)
+    assert relative(back, (above * scale).double()) < 1e-6
+    assert relative(by_scale, (above.double() * inputs.double()).sum((2, 3), keepdim=True)) < 1e-5

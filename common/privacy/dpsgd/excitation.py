@@ -1,0 +1,79 @@
+"""Squeeze-and-excitation and its pooling with cheaper backward passes. `common.privacy.dpsgd.layers` uses them.
+
+They hold no parameters themselves: the sums are torch's, in fewer passes over the feature maps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
+
+from common.privacy.dpsgd.books import Books
+from common.privacy.dpsgd.layers import hooked
+from common.privacy.dpsgd.native import kernels
+
+
+class _Pool(torch.autograd.Function):
+    """Mean over the places of (N, C, H, W): the gradient is the same at every place, so it is not written out."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        ctx.shape = inputs.shape
+        return F.adaptive_avg_pool2d(inputs, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return (gradients[0] / (ctx.shape[2] * ctx.shape[3])).expand(ctx.shape)
+
+
+class _Excite(torch.autograd.Function):
+    """(N, C, H, W) times (N, C, 1, 1); both gradients in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, scale: Tensor) -> Tensor:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(inputs, scale)
+        return inputs * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, scale = ctx.saved_tensors
+        return kernels.excite_backward(gradients[0].contiguous(memory_format=torch.channels_last), inputs, scale)
+
+
+def cheaper_forwards(model: nn.Module, books: Books) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
+    """Forwards for the model's trainable squeeze-and-excitations and their poolings; outside a batch they are the layers' own."""
+    found: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
+    for module in model.modules():
+        if type(module) is SqueezeExcitation and any(p.requires_grad for p in module.parameters()):
+            if not hooked(module):
+                found[module] = _excitation(module, books)
+            if not hooked(module.avgpool):
+                found[module.avgpool] = _pool(module.avgpool, books)
+    return found
+
+
+def _pool(layer: nn.AdaptiveAvgPool2d, books: Books) -> Callable[[Tensor], Tensor]:
+    own = type(layer).forward
+
+    def forward(inputs: Tensor) -> Tensor:
+        outputs: Tensor = _Pool.apply(inputs) if books.open and inputs.ndim == 4 else own(layer, inputs)
+        return outputs
+
+    return forward
+
+
+def _excitation(layer: SqueezeExcitation, books: Books) -> Callable[[Tensor], Tensor]:
+    own = type(layer).forward
+
+    def forward(inputs: Tensor) -> Tensor:
+        if not (books.open and kernels.fits(inputs)):
+            outputs: Tensor = own(layer, inputs)
+            return outputs
+        outputs = _Excite.apply(inputs, layer._scale(inputs))
+        return outputs
+
+    return forward
