@@ -16,7 +16,6 @@ import torch
 import typer
 from rich.table import Table
 from torch import nn
-from torchvision.ops import SqueezeExcitation
 
 from benchmarks.dp_step import CLIPPING_NORM, NOISE_MULTIPLIER, RATE, summed_loss, take_turns
 from common.config import ModelConfig
@@ -25,6 +24,7 @@ from common.errors import ConfigError
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.mechanisms import SecureRandom
 from models.augment import augment
+from models.blocks import SqueezeExcitation
 from models.evaluate import evaluate
 from models.export import export_onnx, inference_session
 from models.faces.faceset import FaceSet

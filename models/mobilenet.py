@@ -1,4 +1,4 @@
-"""MobileNets with GroupNorm for small grey faces, built from torchvision's blocks. Everybody calls `build_model`.
+"""MobileNets with GroupNorm for small grey faces. Everybody calls `build_model`.
 
 GroupNorm (Wu and He 2018) normalises each example by itself, which per-example clipping needs; `models.isolation` checks it.
 """
@@ -7,20 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.config import ModelConfig
-from common.errors import DependencyError, ModelError
-
-try:
-    from torchvision.models.mobilenetv2 import MobileNetV2
-    from torchvision.models.mobilenetv3 import InvertedResidual, MobileNetV3, _mobilenet_v3_conf
-    from torchvision.ops import Conv2dNormActivation
-except (ImportError, RuntimeError, OSError, AttributeError) as error:
-    raise DependencyError(
-        f"torchvision does not load beside torch {torch.__version__}: {error}. The two must come from the same release "
-        "(torch 2.15 with torchvision 0.29); a CPU-only torch needs the CPU-only torchvision of that release."
-    ) from error
+from common.errors import ModelError
+from models.blocks import convolution
+from models.networks import mobilenet_v2, mobilenet_v3
 
 GROUP_SIZE = 8
 """Channels per normalisation group; every MobileNet width is a multiple of 8."""
@@ -31,62 +23,40 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels // GROUP_SIZE, channels)
 
 
-class _OutOfPlaceResidual(InvertedResidual):  # type: ignore[misc]
-    """torchvision's block adds its input in place, which per-sample hooks forbid."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        result: Tensor = self.block(input)
-        return result + input if self.use_res_connect else result
-
-
-def _mobilenet_v3(classes: int, *, size: str, width: float) -> nn.Module:
-    blocks, last_channel = _mobilenet_v3_conf(f"mobilenet_v3_{size}", width_mult=width)
-    network: nn.Module = MobileNetV3(blocks, last_channel, num_classes=classes, block=_OutOfPlaceResidual, norm_layer=group_norm)
-    return network
-
-
-def _mobilenet_v2(classes: int, *, width: float, blocks: list[list[int]] | None = None) -> nn.Module:
-    network: nn.Module = MobileNetV2(classes, width_mult=width, inverted_residual_setting=blocks, norm_layer=group_norm)
-    return network
-
-
 TINY_BLOCKS = [[1, 16, 1, 1], [4, 24, 1, 2], [4, 32, 2, 2], [4, 64, 1, 2]]
 """Expansion, channels, repeats, stride: five blocks instead of seventeen, which learn from scratch in far fewer steps."""
 
 NARROW_FEATURES = 128
-"""Width of the narrow tiny variant's last layer. torchvision's 1,280 hold two thirds of the tiny variant's 129,000 parameters:
+"""Width of the narrow tiny variant's last layer. MobileNetV2's 1,280 hold two thirds of the tiny variant's 129,000 parameters:
 without privacy they learn faster, under DP each of them carries noise."""
 
 
 def _mobilenet_v2_tiny_128(classes: int) -> nn.Module:
-    network = MobileNetV2(classes, inverted_residual_setting=TINY_BLOCKS, norm_layer=group_norm)
-    network.features[-1] = Conv2dNormActivation(
-        TINY_BLOCKS[-1][1], NARROW_FEATURES, kernel_size=1, norm_layer=group_norm, activation_layer=nn.ReLU6
-    )
+    network = mobilenet_v2(classes, group_norm, blocks=TINY_BLOCKS)
+    network.features[-1] = convolution(TINY_BLOCKS[-1][1], NARROW_FEATURES, 1, group_norm, nn.ReLU6)
     head = nn.Linear(NARROW_FEATURES, classes)
     nn.init.normal_(head.weight, 0, 0.01)
     nn.init.zeros_(head.bias)
     network.classifier[-1] = head
-    tiny: nn.Module = network
-    return tiny
+    return network
 
 
 VARIANTS: dict[str, Callable[[int], nn.Module]] = {
-    "mobilenet_v3_small": partial(_mobilenet_v3, size="small", width=1.0),
-    "mobilenet_v3_small_050": partial(_mobilenet_v3, size="small", width=0.5),
-    "mobilenet_v3_large": partial(_mobilenet_v3, size="large", width=1.0),
-    "mobilenet_v2_tiny": partial(_mobilenet_v2, width=1.0, blocks=TINY_BLOCKS),
+    "mobilenet_v3_small": partial(mobilenet_v3, norm=group_norm, size="small", width=1.0),
+    "mobilenet_v3_small_050": partial(mobilenet_v3, norm=group_norm, size="small", width=0.5),
+    "mobilenet_v3_large": partial(mobilenet_v3, norm=group_norm, size="large", width=1.0),
+    "mobilenet_v2_tiny": partial(mobilenet_v2, norm=group_norm, blocks=TINY_BLOCKS),
     "mobilenet_v2_tiny_128": _mobilenet_v2_tiny_128,
-    "mobilenet_v2_025": partial(_mobilenet_v2, width=0.25),
-    "mobilenet_v2_050": partial(_mobilenet_v2, width=0.5),
-    "mobilenet_v2_100": partial(_mobilenet_v2, width=1.0),
+    "mobilenet_v2_025": partial(mobilenet_v2, norm=group_norm, width=0.25),
+    "mobilenet_v2_050": partial(mobilenet_v2, norm=group_norm, width=0.5),
+    "mobilenet_v2_100": partial(mobilenet_v2, norm=group_norm, width=1.0),
 }
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """A network of `config.name`: (N, 1, 48, 48) float32 -> logits (N, len(config.classes)); weights from torch's generator.
 
-    Convolutions start at variance 2 / fan-in (He et al. 2015, section 2.2), not torchvision's 2 / fan-out. A normalisation
+    Convolutions start at variance 2 / fan-in (He et al. 2015, section 2.2), not MobileNet's usual 2 / fan-out. A normalisation
     group then has the same weight norm in every layer, and so the same effective learning rate (van Laarhoven 2017, section 3);
     with fan-out a depthwise layer of 96 channels moves a hundred times as fast as its neighbours, and noise drowns it first.
 
@@ -102,13 +72,11 @@ def build_model(config: ModelConfig) -> nn.Module:
     model = VARIANTS[config.name](len(config.classes))
     stem = model.get_submodule("features.0")
     if not isinstance(stem, nn.Sequential) or not isinstance(stem[0], nn.Conv2d):
-        raise ModelError(f"{config.name} of this torchvision does not begin with a convolution.")
+        raise ModelError(f"{config.name} does not begin with a convolution.")
     stem[0] = nn.Conv2d(1, stem[0].out_channels, kernel_size=3, stride=config.stem_stride, padding=1, bias=False)
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in")
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
-        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardswish | nn.Hardsigmoid | nn.Dropout):
-            module.inplace = False
     return model.to(memory_format=torch.channels_last)

@@ -9,7 +9,8 @@ import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
+
+from models.blocks import SqueezeExcitation
 
 
 class _Normalise(torch.autograd.Function):
@@ -70,9 +71,9 @@ class _GroupNorm(nn.GroupNorm):
         return normal
 
 
-class _SqueezeExcitation(SqueezeExcitation):  # type: ignore[misc]
+class _SqueezeExcitation(SqueezeExcitation):
     def forward(self, x: Tensor) -> Tensor:
-        scaled: Tensor = _Scale.apply(x, self._scale(x), *_sides(x)[1:])
+        scaled: Tensor = _Scale.apply(x, self.factors(x), *_sides(x)[1:])
         return scaled
 
 

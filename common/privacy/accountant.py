@@ -1,7 +1,7 @@
 """How much privacy a list of releases has cost, and which noise fits a budget. Pure; the ledger keeps the releases.
 
 Every release is the Poisson-subsampled Gaussian mechanism under add/remove neighbours, privacy unit one record. The arithmetic is
-Opacus's: RDP (Mironov et al. 2019, "Renyi DP of the sampled Gaussian mechanism") and PRV (Gopi et al. 2021).
+that of Opacus: RDP (Mironov et al. 2019, "Renyi DP of the sampled Gaussian mechanism") and PRV (Gopi et al. 2021).
 """
 
 import math
@@ -12,14 +12,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from opacus.accountants import PRVAccountant
-from opacus.accountants.analysis import rdp
 from scipy import optimize
 
 from common.errors import PrivacyError
+from common.privacy import renyi
 from common.privacy.release import Accountant as Accountant
 from common.privacy.release import Release as Release
-from common.privacy.renyi import one_step
 
 ORDERS = [1 + x / 10 for x in range(1, 10)] + [1 + x / 4 for x in range(4, 16)] + [float(x) for x in range(5, 64)]
 ORDERS += [float(2**k) for k in range(6, 13)]
@@ -42,7 +40,7 @@ def _grouped(releases: Iterable[Release]) -> list[Release]:
 @lru_cache(maxsize=4096)
 def _one_step(noise_multiplier: float, sample_rate: float) -> NDArray[np.float64]:
     """Renyi divergence of one step at each of `ORDERS`; it adds up over steps."""
-    return one_step(sample_rate, noise_multiplier, ORDERS)
+    return renyi.one_step(sample_rate, noise_multiplier, ORDERS)
 
 
 def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Accountant = "rdp") -> float:
@@ -59,11 +57,13 @@ def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Account
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if accountant == "prv":
+            from opacus.accountants import PRVAccountant  # takes as long to load as half of torch
+
             prv = PRVAccountant()
             prv.history = [(r.noise_multiplier, r.sample_rate, r.steps) for r in grouped]
             return float(prv.get_epsilon(delta=delta))
         curve = np.sum([r.steps * _one_step(r.noise_multiplier, r.sample_rate) for r in grouped], axis=0)
-        epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=curve, delta=delta)
+        epsilon = renyi.epsilon(ORDERS, curve, delta)
     if math.isnan(epsilon):
         raise PrivacyError("The accountant found no bound for these releases; treat the budget as spent.")
     return max(0.0, float(epsilon))

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
-from torchvision.ops import SqueezeExcitation
 
+from models.blocks import SqueezeExcitation
 from models.export import export_onnx, weights_of
 from models.onnx_forms import prepare
 
@@ -16,7 +16,7 @@ def network() -> nn.Sequential:
         nn.Conv2d(1, 32, 3, padding=1, bias=False),
         nn.GroupNorm(4, 32),
         nn.Hardswish(),
-        SqueezeExcitation(32, 8, scale_activation=nn.Hardsigmoid),
+        SqueezeExcitation(32, 8),
         nn.Conv2d(32, 16, 1, bias=False),
         nn.GroupNorm(1, 16, eps=0.1),
         nn.AdaptiveAvgPool2d(1),

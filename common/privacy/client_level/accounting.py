@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from opacus.accountants.analysis import rdp
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accountant import ORDERS, TOLERANCE, Accountant, Release, calibrate_noise, spent_epsilon
 from common.privacy.client_level.distributed import DistributedMechanism
+from common.privacy.renyi import one_step
 
 Sampling = Literal["poisson", "fixed", "known"]
 
@@ -53,7 +53,7 @@ class CentralRounds:
         """Renyi divergence of all rounds together at `ORDERS`."""
         one: NDArray[np.float64] = np.asarray(ORDERS) / (2 * self.noise_multiplier**2)
         if self.sampling == "poisson":
-            one = np.asarray(rdp.compute_rdp(q=self.rate, noise_multiplier=self.noise_multiplier, steps=1, orders=ORDERS))
+            one = one_step(self.rate, self.noise_multiplier, ORDERS)
         elif self.sampling == "fixed":
             one = np.minimum(one, _fixed_size(self.noise_multiplier, self.rate))
         total: NDArray[np.float64] = one * self.rounds

@@ -4,16 +4,25 @@ They hold no parameters themselves: the sums are torch's, in fewer passes over t
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
 
 from common.privacy.dpsgd.books import Books
 from common.privacy.dpsgd.layers import hooked
 from common.privacy.dpsgd.native import kernels
+
+
+@runtime_checkable
+class Excitation(Protocol):
+    """A layer that multiplies each channel of its input by a factor that it finds from the channels' means, and does no more."""
+
+    avgpool: nn.AdaptiveAvgPool2d
+
+    def factors(self, input: Tensor, /) -> Tensor:
+        """(N, C, H, W) -> (N, C, 1, 1)."""
 
 
 class _Pool(torch.autograd.Function):
@@ -48,7 +57,7 @@ def cheaper_forwards(model: nn.Module, books: Books) -> dict[nn.Module, Callable
     """Forwards for the model's trainable squeeze-and-excitations and their poolings; outside a batch they are the layers' own."""
     found: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
     for module in model.modules():
-        if type(module) is SqueezeExcitation and any(p.requires_grad for p in module.parameters()):
+        if isinstance(module, Excitation) and any(p.requires_grad for p in module.parameters()):
             if not hooked(module):
                 found[module] = _excitation(module, books)
             if not hooked(module.avgpool):
@@ -66,14 +75,14 @@ def _pool(layer: nn.AdaptiveAvgPool2d, books: Books) -> Callable[[Tensor], Tenso
     return forward
 
 
-def _excitation(layer: SqueezeExcitation, books: Books) -> Callable[[Tensor], Tensor]:
-    own = type(layer).forward
+def _excitation(layer: nn.Module, books: Books) -> Callable[[Tensor], Tensor]:
+    own, factors = type(layer).forward, cast(Excitation, layer).factors
 
     def forward(inputs: Tensor) -> Tensor:
         if not (books.open and kernels.fits(inputs)):
             outputs: Tensor = own(layer, inputs)
             return outputs
-        outputs = _Excite.apply(inputs, layer._scale(inputs))
+        outputs = _Excite.apply(inputs, factors(inputs))
         return outputs
 
     return forward

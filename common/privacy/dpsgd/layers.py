@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
 from common.errors import ModelError
@@ -148,12 +147,20 @@ def _apply(function: type[torch.autograd.Function], *arguments: object) -> Tenso
     return outputs
 
 
+def _opacus_samplers() -> dict[type[nn.Module], Callable[..., Any]]:
+    """Imported when a layer needs it: Opacus takes a device as long to load as half of torch."""
+    from opacus.grad_sample import GradSampleHooks
+
+    samplers: dict[type[nn.Module], Callable[..., Any]] = GradSampleHooks.GRAD_SAMPLERS
+    return samplers
+
+
 def _sampled(layer: nn.Module, books: Books) -> Forward:
     """Any layer of one input and one output that Opacus has a sampler for: its per-example gradients are formed.
 
     Opacus's samplers take contiguous tensors for granted.
     """
-    sampler = GradSampleHooks.GRAD_SAMPLERS[type(layer)]
+    sampler = _opacus_samplers()[type(layer)]
 
     def forward(inputs: Tensor) -> Tensor:
         twin = copy.copy(layer)
@@ -196,7 +203,7 @@ def bookkeeping_forward(name: str, layer: nn.Module, books: Books, behind: nn.Mo
         ModelError: neither this module nor Opacus knows the layer's per-example gradients.
     """
     maker = LAYERS.get(type(layer), _sampled)
-    if maker is _sampled and type(layer) not in GradSampleHooks.GRAD_SAMPLERS:
+    if maker is _sampled and type(layer) not in _opacus_samplers():
         raise ModelError(
             f"There are no per-example gradients for layer {name or 'of the model'} ({type(layer).__name__}) in bookkeeping. "
             f"Freeze the layer or replace it. {OTHER_ENGINE}"
