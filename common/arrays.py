@@ -34,6 +34,15 @@ def flatten(arrays: Arrays) -> NDArray[np.float32]:
     return np.concatenate([arrays[name].ravel() for name in sorted(arrays)]) if arrays else np.empty(0, np.float32)
 
 
+def l2_norm(values: NDArray[np.floating]) -> float:
+    """Of all values together, added up in double precision.
+
+    Without BLAS, which `np.linalg.norm` calls: its idle threads spin for longer than the sum takes.
+    """
+    flat = values.ravel()
+    return math.sqrt(float(np.einsum("i,i->", flat, flat, dtype=np.float64)))
+
+
 def unflatten(flat: NDArray[np.float32], shapes: Shapes) -> Arrays:
     """The inverse of `flatten`, in the order of `shapes`.
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Arrays, flatten, unflatten
+from common.arrays import Arrays, flatten, l2_norm, unflatten
 from common.errors import ReplyError
 from common.privacy.client_level.central import CentralSum
 
@@ -121,7 +121,7 @@ def _measured(update: Arrays) -> tuple[NDArray[np.float64], float]:
         ReplyError: a value is not finite.
     """
     flat = flatten(update).astype(np.float64)
-    norm = float(np.linalg.norm(flat))
+    norm = l2_norm(flat)
     if not math.isfinite(norm):
         raise ReplyError("The update holds values that are not finite.")
     return flat, norm

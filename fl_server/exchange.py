@@ -23,7 +23,7 @@ LATEST, LOOK = 900.0, 5.0
 
 @dataclass
 class Exchange:
-    """The grid of one run.
+    """The grid of one run. A grid with a `wait(seconds)` is trusted to return as soon as there is a reply.
 
     Attributes:
         poll: seconds between looks for replies.
@@ -63,6 +63,7 @@ class Exchange:
         sent = self.grid.push_messages(asked)
         pending = {identifier: node for identifier, node in zip(sent, nodes, strict=False) if identifier}
         del asked, messages
+        pause: Callable[[float], object] = getattr(self.grid, "wait", time.sleep)
         began = looked = time.monotonic()
         end, usual = began + timeout, False
         try:
@@ -78,7 +79,7 @@ class Exchange:
                             usual = True
                             end = min(end, began + max(LEAST, patience * (time.monotonic() - began)))
                 if pending:
-                    time.sleep(self.poll)
+                    pause(self.poll)
                 if time.monotonic() > looked + LOOK:
                     looked = time.monotonic()
                     self._drop_late()

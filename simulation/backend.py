@@ -57,6 +57,9 @@ def simulate(make_server_app: MakeServerApp, make_client_app: Callable[[], Clien
     over = threading.Event()
 
     def serve() -> None:
+        import torch
+
+        torch.set_num_threads(crew.threads)  # counts for one thread: a new one would take all cores, and let them spin
         try:
             server_app(grid=grid, context=context)
         except BaseException as error:

@@ -52,7 +52,7 @@ class Threads:
     """
 
     def __init__(self, make_app: MakeApp, clients: int, workers: int, threads: int) -> None:
-        self._make_app, self._clients, self._share = make_app, clients, threads
+        self._make_app, self._clients, self.threads = make_app, clients, threads
         self._desk = Desk(workers, goes_on)
         self._names = [f"worker-{worker}" for worker in range(workers)]
         self._workers: list[threading.Thread] = []
@@ -80,7 +80,7 @@ class Threads:
             thread.join()
 
     def _work(self, worker: int, app: ClientApp, done: Done) -> None:
-        torch.set_num_threads(self._share)
+        torch.set_num_threads(self.threads)
         while (taken := self._desk.take(worker)) is not None:
             message, number = taken
             try:
@@ -102,7 +102,7 @@ class Processes:
     """
 
     def __init__(self, make_app: MakeApp, clients: int, workers: int, threads: int) -> None:
-        self._arguments = (make_app, clients, threads)
+        self._arguments, self.threads = (make_app, clients, threads), threads
         self._desk = Desk(workers, goes_on)
         self._count = workers
         self._processes: list[tuple[BaseProcess, Connection]] = []

@@ -21,12 +21,21 @@ FIRST_NODE = 2
 NodeOrder = Callable[[Iterable[int]], Sequence[int]]
 """Sorts node ids by device number."""
 
+PAUSE = 0.2
+"""Seconds after which somebody who waits for replies looks around, for whether the run was stopped."""
+
 Done = Callable[[Message], None]
 """Takes the reply to a message, which names the message it answers."""
 
 
 class Crew(Protocol):
-    """The workers that answer messages."""
+    """The workers that answer messages.
+
+    Attributes:
+        threads: of torch, for each worker; the server takes as many.
+    """
+
+    threads: int
 
     def start(self, done: Done) -> None:
         """Begin to take messages; `done` gets each reply, from whatever thread.
@@ -83,13 +92,20 @@ class LocalGrid(Grid):
         self._nodes = range(FIRST_NODE, FIRST_NODE + clients)
         self._crew, self._run = crew, run
         self._replies: dict[str, Message] = {}
-        self._arrived = threading.Condition()
+        self._arrived, self._news = threading.Condition(), False
 
     def keep(self, reply: Message) -> None:
         """A reply is there. The crew calls it."""
         with self._arrived:
             self._replies[reply.metadata.reply_to_message_id] = reply
+            self._news = True
             self._arrived.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Return when a reply has come since the last call, or after `PAUSE`. `fl_server.exchange` calls it, not to sleep."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._news, max(seconds, PAUSE))
+            self._news = False
 
     def set_run(self, run: Run) -> None:
         """A grid of this kind is made for one run."""

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from common.arrays import l2_norm
 from common.errors import ConfigError, IntegrityError
 from common.privacy.mechanisms import SecureRandom
 
@@ -28,7 +29,7 @@ def clip_to_norm(update: NDArray[np.floating], clip: float) -> NDArray[np.float6
     largest = float(np.abs(values).max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return np.zeros_like(values)
-    relative = float(np.linalg.norm((values / largest).ravel()))
+    relative = l2_norm(values / largest)
     return values if largest * relative <= clip else values / largest * (clip / relative * SHRINK)
 
 

@@ -167,9 +167,9 @@ class Books:
             return entries if kept is None else entries[kept]
 
         factors = select(factors)
-        for entry in self._outer:
-            grads = (select(entry.grads) * factors.view(-1, 1, 1)).flatten(0, 1)
-            sums[entry.weight].view(grads.shape[1], -1).addmm_(grads.t(), select(entry.rows).flatten(0, 1))
+        for outer in self._outer:
+            grads = (select(outer.grads) * factors.view(-1, 1, 1)).flatten(0, 1)
+            sums[outer.weight].view(grads.shape[1], -1).addmm_(grads.t(), select(outer.rows).flatten(0, 1))
         for formed in self._formed:
             formed.add(sums, torch.mv(select(formed.gradients).t(), factors))
         if small is not None:

@@ -4,7 +4,7 @@ They hold no parameters themselves: the sums are torch's, in fewer passes over t
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from common.privacy.dpsgd.layers import hooked
 from common.privacy.dpsgd.native import kernels
 
 
-@runtime_checkable
 class Excitation(Protocol):
     """A layer that multiplies each channel of its input by a factor that it finds from the channels' means, and does no more."""
 
@@ -35,7 +34,8 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return (gradients[0] / (ctx.shape[2] * ctx.shape[3])).expand(ctx.shape)
+        mean: Tensor = gradients[0] / (ctx.shape[2] * ctx.shape[3])
+        return mean.expand(ctx.shape)
 
 
 class _Excite(torch.autograd.Function):
@@ -57,11 +57,13 @@ def cheaper_forwards(model: nn.Module, books: Books) -> dict[nn.Module, Callable
     """Forwards for the model's trainable squeeze-and-excitations and their poolings; outside a batch they are the layers' own."""
     found: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
     for module in model.modules():
-        if isinstance(module, Excitation) and any(p.requires_grad for p in module.parameters()):
-            if not hooked(module):
-                found[module] = _excitation(module, books)
-            if not hooked(module.avgpool):
-                found[module.avgpool] = _pool(module.avgpool, books)
+        if not (hasattr(module, "factors") and any(p.requires_grad for p in module.parameters())):
+            continue
+        pool = cast(Excitation, module).avgpool
+        if not hooked(module):
+            found[module] = _excitation(module, books)
+        if not hooked(pool):
+            found[pool] = _pool(pool, books)
     return found
 
 
