@@ -23,8 +23,6 @@ from common.console import command_line, out, run_command_line
 from common.errors import DataError, DependencyError, RunError
 from fl_client.webcam.base_model import BaseSource
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detection import overlap
-from fl_client.webcam.detector import DETECTORS, Detector, make_detector
 from fl_client.webcam.loop import CameraLoop, LoopSettings
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.overlay import Status, draw
@@ -33,6 +31,8 @@ from fl_client.webcam.seen import Face, Pace
 from fl_client.webcam.source import Facts, Frame, Kind
 from fl_client.webcam.timings import Row, Timings
 from fl_client.webcam.tracking import Tracker, TrackingSettings
+from models.detector.detection import overlap
+from models.detector.detectors import DETECTORS, Detector, make_detector
 from models.faces.ferplus import judge
 from models.faces.source import open_faces
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,9 @@ from rich.table import Table
 from common.console import err, out
 from common.errors import ConfigError
 from common.identity import grouped
+from fl_client.personal_source import PersonalSource, own_fitted_head
 from fl_client.webcam.choice import choose_model
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detector import AUTO, detector_names, make_detector
 from fl_client.webcam.fetch_blaze import fetch_blaze
 from fl_client.webcam.keys import View
 from fl_client.webcam.loop import CameraLoop, LoopSettings
@@ -39,6 +40,7 @@ from fl_client.webcam.stream import check_source, open_any
 from fl_client.webcam.timings import Timings
 from fl_client.webcam.watcher import ModelWatcher
 from fl_client.webcam.window import open_window
+from models.detector.detectors import AUTO, detector_names, make_detector
 
 ModelOption = partial(typer.Option, rich_help_panel="Which model")
 ScreenOption = partial(typer.Option, rich_help_panel="On the screen")
@@ -64,6 +66,10 @@ def webcam(
         ModelOption(help="One published version's folder, used throughout; or `base`, the one that ships with emofl."),
     ] = None,
     trust: Annotated[str | None, ModelOption(help="The publisher's key file or fingerprint. Default: the key met first.")] = None,
+    personal: Annotated[
+        Path | None,
+        ModelOption(help="Your faces' folder: use the head that `fl-client personalise` fitted to them; not with --serve."),
+    ] = None,
     headless: Annotated[bool, ScreenOption("--headless", help="Open no window.")] = False,
     output: Annotated[Path | None, FilesOption(help="Write what is shown: .mp4, or .png or .jpg of one picture.")] = None,
     csv: Annotated[Path | None, FilesOption(help="Write one line per face: frame, box, label, probabilities.")] = None,
@@ -95,6 +101,8 @@ def webcam(
     port: Annotated[int, PageOption(min=0, max=65535, help="Where --serve listens, on 127.0.0.1.")] = 8460,
 ) -> None:
     """Label the faces that a camera, a video or pictures show. No frame leaves this machine; ? shows the keys, q quits."""
+    if serve and personal is not None:
+        raise ConfigError("--personal is for the window: a page that others could open never gets your own head.")
     if serve:
         from fl_client.webcam.serving import serve_page
 
@@ -108,6 +116,8 @@ def webcam(
     files.check()
     check_source(source)
     choice = choose_model(model, registry, trust, _say)
+    if personal is not None:
+        choice = replace(choice, source=PersonalSource(choice.source, own_fitted_head(personal), _say))
     lines = read_quotes(quotes_from) if quotes_from else Quotes()
     view = View(heatmap=heatmap, mirror=mirror, quotes=quotes or quotes_from is not None)
     with native_stderr_silenced(), _sigterm_stops(), ExitStack() as stack:

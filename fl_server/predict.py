@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,9 +30,12 @@ from fl_server.gate import Refusal, Route
 from fl_server.openapi import OPENAPI, PATH
 from fl_server.seats import Seats
 from fl_server.web.downloads import Stream
+from models.detector.detectors import Detector
+from models.faces.inputs import model_inputs, softmax
 from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour
 from models.faces.report import Reason
 from models.manifest import Manifest
+from models.onnx_outputs import only
 from models.preprocess import Box
 from models.published import PublishedModel, newer_than, open_published
 
@@ -49,8 +52,7 @@ MOST_WAITING, PER_ADDRESS = 8, 4
 
 FRESH = 1.0
 Picture = NDArray[np.uint8]
-Find = Callable[[Picture], Sequence[tuple[Box, float]]]
-"""(H, W, 3) uint8 blue-green-red -> squares framed as training crops, each with a score in (0, 1]."""
+"""(H, W, 3) uint8 blue-green-red."""
 
 
 class Refused(Exception):
@@ -124,8 +126,8 @@ class Prediction:
 class Predictor:
     """The registry's newest model and a face detector; used by one thread at a time."""
 
-    def __init__(self, registry: Path, publisher: PublicKey, find: Find) -> None:
-        self._registry, self._publisher, self._find = registry, publisher, find
+    def __init__(self, registry: Path, publisher: PublicKey, detector: Detector) -> None:
+        self._registry, self._publisher, self._detector = registry, publisher, detector
         self._model: PublishedModel | None = None
         self._session: Any = None
         self._looked = 0.0
@@ -145,14 +147,12 @@ class Predictor:
         rows, columns = picture.shape[:2]
         side = max(rows, columns)
         square = ((columns - side) // 2, (rows - side) // 2, side, side)
-        found = [(square, 1.0)] if whole else list(self._find(picture))
+        found = [(square, 1.0)] if whole else [(face.box, face.score) for face in self._detector.detect(picture)]
         if not found:
             return Prediction(manifest, picture, ())
         prepare = manifest.preprocessing.model_copy(update={"crop_margin": 0.0}) if whole else manifest.preprocessing
-        inputs = prepare.normalise(np.stack([prepare.crop(picture, box) for box, _ in found]))
-        logits = np.asarray(self._session.run(["logits"], {"faces": inputs})[0])
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        parts = powers / powers.sum(axis=1, keepdims=True)
+        inputs = model_inputs(prepare, picture, [box for box, _ in found])
+        parts = softmax(np.asarray(self._session.run(["logits"], {"faces": inputs})[0], dtype=np.float32))
         faces = (Face(box, score, part) for (box, score), part in zip(found, parts, strict=True))
         return Prediction(manifest, picture, tuple(faces))
 
@@ -162,7 +162,7 @@ class Predictor:
             try:
                 newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
                 if newest is not None:
-                    self._session, self._model = _session(newest.onnx_bytes()), newest
+                    self._session, self._model = _session(only(newest.onnx_bytes(), "logits")), newest
             except (EmoflError, OSError) as error:
                 log.warning("No newer model for /v1/predict: %s", error)
         if self._model is None:

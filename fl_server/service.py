@@ -23,7 +23,6 @@ from common.join_code import JoinCode
 from fl_server.addresses import is_every
 from fl_server.authority import Authority
 from fl_server.device_api import DeviceApi, Members
-from fl_server.face_finder import make_finder
 from fl_server.gate import Route
 from fl_server.invitations import Invitations
 from fl_server.pages import Pages
@@ -34,6 +33,7 @@ from fl_server.run_supervisor import ServerAppProcess, State
 from fl_server.server_folder import Endpoint, ServerFolder
 from fl_server.server_lock import only_server, write_status
 from fl_server.superlink import Identity, SuperLink
+from models.detector.detectors import make_detector
 
 log = logging.getLogger("emofl.server")
 
@@ -207,7 +207,7 @@ def _near(plan: Plan) -> str:
 def _predict(plan: Plan, folder: ServerFolder, publisher: PublicKey) -> Predict | None:
     if plan.predict == "nobody":
         return None
-    predictor = Predictor(folder.registry, publisher, make_finder())
+    predictor = Predictor(folder.registry, publisher, make_detector(say=log.warning))
     return Predict(predictor, load_token(folder.path) if plan.predict == "token" else None)
 
 

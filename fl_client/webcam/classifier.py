@@ -11,26 +11,11 @@ from numpy.typing import NDArray
 
 from common.errors import ModelError
 from fl_client.webcam.model import LoopModel
-from models.faces.light import relit
-from models.preprocess import Box, Preprocessing
+from models.faces.inputs import model_inputs, softmax
+from models.onnx_outputs import only
+from models.preprocess import Box
 
 PROVIDERS = ["CPUExecutionProvider"]
-
-
-def model_inputs(preprocessing: Preprocessing, picture: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 and N boxes -> (N, 1, size, size) float32, made by the very functions that training uses.
-
-    Only a face in bad light is given a training face's contrast in between (`models.faces.light`).
-    """
-    if not boxes:
-        return np.empty((0, 1, preprocessing.size, preprocessing.size), dtype=np.float32)
-    return preprocessing.normalise(np.stack([relit(preprocessing.crop(picture, box)) for box in boxes]))
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, C) logits -> (N, C) probabilities."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 HEAT = "heatmap"
@@ -76,14 +61,19 @@ class Classifier:
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(model.onnx, options, providers=PROVIDERS)
-            self._input = self._session.get_inputs()[0].name
-            names = [output.name for output in self._session.get_outputs()]
+            self._explaining = onnxruntime.InferenceSession(model.onnx, options, providers=PROVIDERS)
+            self._input = self._explaining.get_inputs()[0].name
+            names = [output.name for output in self._explaining.get_outputs()]
             self._output = names[0]
             self.has_heat = HEAT in names[1:]
+            self._session = self._explaining
+            if self.has_heat:
+                # a session computes all of its outputs, and most frames need no heatmap
+                self._session = onnxruntime.InferenceSession(only(model.onnx, self._output), options, providers=PROVIDERS)
             size = model.preprocessing.size
             blank = np.zeros((2, size, size), dtype=np.uint8)
             self._run(model.preprocessing.normalise(blank), self.has_heat)
+            self._run(model.preprocessing.normalise(blank))
         except ModelError:
             raise
         except Exception as error:
@@ -109,8 +99,8 @@ class Classifier:
         return Reading(softmax(logits), maps)
 
     def _run(self, inputs: NDArray[np.float32], heat: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        wanted = [self._output, HEAT] if heat else [self._output]
-        answers = [np.asarray(answer) for answer in self._session.run(wanted, {self._input: inputs})]
+        session, wanted = (self._explaining, [self._output, HEAT]) if heat else (self._session, [self._output])
+        answers = [np.asarray(answer) for answer in session.run(wanted, {self._input: inputs})]
         logits = answers[0]
         expected = (len(inputs), len(self.model.classes))
         if logits.shape != expected:

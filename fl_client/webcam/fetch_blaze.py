@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import DependencyError, IntegrityError
 from common.files import write_atomic
-from fl_client.webcam.blaze import NETWORK, NETWORK_SHA256, network_path
+from models.detector.blaze import NETWORK, NETWORK_SHA256, network_path
 
 WHEEL = "mediapipe==0.10.21"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
@@ -44,7 +44,7 @@ def fetch_blaze(say: Callable[[str], None] = lambda sentence: None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path.with_name("LICENSE-mediapipe.txt"), licence)
     write_atomic(path, network)
-    say(f"The detector 'blaze' is ready: {path} (BlazeFace by Google, Apache License 2.0).")
+    say(f"The detector 'blaze' is ready: {path} (BlazeFace by Google, Apache License 2.0). From now on it is used.")
     return path
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.webcam.detection import Point
+from models.detector.detection import Point
 from models.preprocess import Box
 
 ExactBox = tuple[float, float, float, float]

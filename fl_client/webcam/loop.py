@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detector import Detector
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.pace import PaceMeter
 from fl_client.webcam.recorder import Outputs
@@ -23,6 +22,7 @@ from fl_client.webcam.timings import Timings
 from fl_client.webcam.tracking import Tracker, TrackingSettings
 from fl_client.webcam.watcher import ModelWatcher
 from fl_client.webcam.window import QUIT, Window
+from models.detector.detectors import Detector
 
 Painter = Callable[[Frame, tuple[Face, ...], LoopModel, Pace], NDArray[np.uint8]]
 """Makes the annotated copy of a frame's picture, (H, W, 3) uint8, of a size of its own."""

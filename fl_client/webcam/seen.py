@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.webcam.detection import Point
 from fl_client.webcam.source import Frame
+from models.detector.detection import Point
 from models.preprocess import Box
 
 UNSURE = "unsure"

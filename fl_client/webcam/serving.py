@@ -23,12 +23,12 @@ from common.canonical import sha256
 from common.errors import ConfigError, DeviceError, EmoflError, IntegrityError
 from common.files import read_plain
 from common.quiet_http import QUIET_HTTP
-from fl_client.webcam import blaze
-from fl_client.webcam.candidates import SAME_FACE, STRIDE
 from fl_client.webcam.choice import BASE
 from fl_client.webcam.registry import source_of, wait_for_first
 from fl_client.webcam.remembered import remembered
-from fl_client.webcam.tflite import onnx_from_tflite
+from models.detector import blaze
+from models.detector.candidates import SAME_FACE, STRIDE
+from models.detector.tflite import onnx_from_tflite
 from models.known_publishers import default_state_folder
 from models.manifest import CONTEXT, MANIFEST, MANIFEST_LIMIT, ONNX, SIGNATURE
 from models.published import PublishedModel, Trust, newer_than, open_published
@@ -103,7 +103,7 @@ def _files(model: PublishedModel) -> dict[str, File]:
     if sha256(content) != model.manifest_sha256:
         raise IntegrityError(f"{model.folder / MANIFEST} has changed while it was read.")
     found = {MANIFEST: content, SIGNATURE: signature, ONNX: model.onnx_bytes()}
-    return {name: File(name, content) for name, content in found.items()}
+    return {name: File(name, content).pack() for name, content in found.items()}
 
 
 def make_app(files: VerifiedFiles, site: CameraSite) -> Starlette:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError
-from fl_client.webcam.detection import Detection, Point, overlap
-from fl_client.webcam.detector import Detector
 from fl_client.webcam.flow import ExactBox, FlowFollower, Motion
 from fl_client.webcam.timings import Timings
+from models.detector.detection import Detection, Point, overlap
+from models.detector.detectors import Detector
 from models.preprocess import Box
 
 LEAST_OVERLAP = 0.25

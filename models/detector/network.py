@@ -1,6 +1,6 @@
 """The detector's network: for every cell of two grids, whether a face's middle lies there, and where its square is.
 
-`training.py` trains it, `fl_client.webcam.grid` runs the exported file. 60,000 parameters.
+`training.py` trains it, `models.detector.grid` runs the exported file. 60,000 parameters.
 """
 
 import torch

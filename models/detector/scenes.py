@@ -38,6 +38,8 @@ class SceneSettings:
         least, most: a face's side in pixels, drawn uniformly in its logarithm.
         slots: at most so many patches are put into a scene, faces or none.
         part_faces: part of the patches that are faces.
+        part_mined: part of the scenes before a section that the network took for a face, once there are any.
+        part_dim: part of the scenes in bad light, which may leave a tenth of it.
     """
 
     size: int = 128
@@ -45,6 +47,8 @@ class SceneSettings:
     most: float = 150.0
     slots: int = 4
     part_faces: float = 0.62
+    part_mined: float = 0.3
+    part_dim: float = 0.15
 
 
 class SceneMaker:
@@ -53,10 +57,14 @@ class SceneMaker:
     Args:
         faces: (N, 48, 48) uint8 training crops.
         backgrounds: (H, W) uint8 pictures without faces, at least as large as a scene.
+
+    Attributes:
+        mined: backgrounds that deceived the network; whoever trains it adds to them.
     """
 
     def __init__(self, faces: Grey, backgrounds: Sequence[Grey], settings: SceneSettings, rng: np.random.Generator) -> None:
         self._faces, self._backgrounds, self._settings, self._rng = faces, backgrounds, settings, rng
+        self.mined: Sequence[Grey] = ()
 
     def scene(self) -> Scene:
         """One more scene."""
@@ -79,8 +87,10 @@ class SceneMaker:
 
     def _background(self) -> Grey:
         rng, size = self._rng, self._settings.size
-        ground = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
-        side = int(rng.integers(size, min(ground.shape) + 1)) if rng.random() < 0.7 else size
+        mined = bool(self.mined) and rng.random() < self._settings.part_mined
+        grounds = self.mined if mined else self._backgrounds
+        ground = grounds[int(rng.integers(len(grounds)))]
+        side = int(rng.integers(size, min(ground.shape) + 1)) if rng.random() < 0.7 and not mined else size
         top, left = (int(rng.integers(0, extent - side + 1)) for extent in ground.shape)
         part = ground[top : top + side, left : left + side]
         if side != size:
@@ -126,7 +136,7 @@ class SceneMaker:
         return np.asarray(cv2.resize(part, (48, 48), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
     def _place(self, canvas: Soft, patch: Soft, x: float, y: float, side: float) -> None:
-        """Put a 48x48 patch on the canvas, turned a little, on a head with hair, neck and shoulders or as it is."""
+        """Put a 48x48 patch on the canvas, turned a little: on a head with hair, neck and shoulders, as it is, or faded out."""
         rng = self._rng
         patch = (patch - patch.mean()) * rng.uniform(0.6, 1.2) + patch.mean() + rng.uniform(-30, 30)
         if rng.random() < 0.7:
@@ -136,6 +146,9 @@ class SceneMaker:
         matrix[:, 2] += np.array((x - 24, y - 24))
         rows, columns = canvas.shape
         mask = _mask(rng)
+        if rng.random() < 0.3:
+            patch, mask = _faded(patch, rng)
+            matrix[:, 2] -= matrix[:, :2] @ np.array((FADE, FADE))
         if side < 30:
             patch = np.asarray(cv2.GaussianBlur(patch, (0, 0), 0.4 * 48 / side), dtype=np.float32)
         moved = cv2.warpAffine(patch, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -165,6 +178,9 @@ class SceneMaker:
             canvas = 255 * np.power(np.clip(canvas, 0, 255) / 255, rng.uniform(1.0, 3.0))
         if rng.random() < 0.3:
             canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 1.2)), dtype=np.float32)
+        if rng.random() < self._settings.part_dim:
+            dark = np.clip(canvas, 0, 255) * float(np.exp(rng.uniform(np.log(0.09), np.log(0.6))))
+            return np.clip(dark + rng.normal(0, rng.uniform(0.3, 2), canvas.shape), 0, 255).astype(np.uint8)
         grainy = canvas + rng.normal(0, rng.uniform(0, 7), canvas.shape)
         return np.clip(grainy, 0, 255).astype(np.uint8)
 
@@ -179,6 +195,24 @@ def _mask(rng: np.random.Generator) -> Soft:
     wide, high = rng.uniform(36, 47), rng.uniform(42, 50)
     cv2.ellipse(mask, ((23.5, 23.5 + float(rng.uniform(-1, 1))), (wide, high), 0.0), 1.0, -1, cv2.LINE_AA)
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 3.5)), dtype=np.float32)
+
+
+FADE = 24
+"""Pixels by which a 48-pixel patch that fades out reaches further on each side."""
+
+
+def _faded(patch: Soft, rng: np.random.Generator) -> tuple[Soft, Soft]:
+    """The patch continued beyond its edges, ever more blurred, and how much of it is seen; both (96, 96)."""
+    how = cv2.BORDER_REFLECT_101 if rng.random() < 0.5 else cv2.BORDER_REPLICATE
+    wide = cv2.copyMakeBorder(patch, FADE, FADE, FADE, FADE, how)
+    smooth = np.asarray(cv2.GaussianBlur(wide, (0, 0), rng.uniform(2, 7)), dtype=np.float32)
+    inside = np.zeros_like(smooth)
+    inside[FADE + 2 : -FADE - 2, FADE + 2 : -FADE - 2] = 1
+    inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), 2), dtype=np.float32)
+    mask = np.zeros_like(smooth)
+    cv2.ellipse(mask, ((47.5, 47.5), tuple(rng.uniform(50, 84, 2)), 0.0), 1.0, -1)
+    mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(2, 8)), dtype=np.float32)
+    return smooth + inside * (wide - smooth), mask
 
 
 def drawn_background(rng: np.random.Generator, size: tuple[int, int] = (192, 256)) -> Grey:

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +17,27 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from starlette.applications import Starlette
 
 from common.certificates import CertificateAuthority, certificate_pem
-from fl_server.face_finder import make_finder
+from fl_client.webcam import classifier
+from fl_client.webcam.tracking import Tracker
+from fl_server import predict
 from fl_server.fleet_door import sender
 from fl_server.gate import Gate
 from fl_server.hub import Registry
 from fl_server.openapi import OPENAPI, PATH
 from fl_server.pages import Pages
+from fl_server.plan import Plan
 from fl_server.predict import LARGEST_BODY, MOST_PIXELS, MOST_WAITING, PER_ADDRESS, Predict, Predictor, load_token
 from fl_server.server_folder import ServerFolder
+from fl_server.service import _predict
 from fl_server.web.downloads import CHUNK
+from models.detector.detection import Detection
+from models.detector.detectors import make_detector
+from models.faces.inputs import model_inputs
 from models.preprocess import Preprocessing
 from tests.publishing import KEY, facts_of_round, weights_of_round
 from tests.tiny_model import tiny_onnx
@@ -41,6 +50,17 @@ BOX = (20, 10, 60, 60)
 def png(rows: int = 100, columns: int = 120, seed: int = 0) -> bytes:
     picture = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
     return cv2.imencode(".png", cv2.GaussianBlur(picture, (0, 0), 4))[1].tobytes()
+
+
+@dataclass
+class Finder:
+    """A detector that does what it is told."""
+
+    find: Callable[[Any], list[Detection]] = lambda picture: []
+    name: str = "fake"
+
+    def detect(self, picture: Any) -> list[Detection]:
+        return self.find(picture)
 
 
 @dataclass
@@ -70,18 +90,21 @@ class Service:
 def service(tmp_path: Path) -> Service:
     folder = ServerFolder.prepare(tmp_path / "server")
     Registry(folder.registry, KEY).publish(weights_of_round(1), tiny_onnx(1), facts_of_round(1))
-    predictor = Predictor(folder.registry, KEY.public, lambda picture: [(BOX, 0.9)])
+    predictor = Predictor(folder.registry, KEY.public, Finder(lambda picture: [Detection(BOX, 0.9)]))
     return Service(folder, Predict(predictor, TOKEN))
 
 
 def expected(content: bytes, box: tuple[int, int, int, int], seed: int = 1) -> list[float]:
+    """What the model of that seed says of the inputs that the camera loop makes of a picture."""
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    return said_of(model_inputs(Preprocessing(), picture, [box]), seed)
+
+
+def said_of(inputs: NDArray[np.float32], seed: int = 1) -> list[float]:
     import onnxruntime
 
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    prepare = Preprocessing()
     session = onnxruntime.InferenceSession(tiny_onnx(seed), providers=["CPUExecutionProvider"])
-    logits = session.run(["logits"], {"faces": prepare.normalise(prepare.crop(picture, box)[None])})[0][0]
-    powers = np.exp(logits - logits.max())
+    powers = np.exp(session.run(["logits"], {"faces": inputs})[0][0])
     return list(powers / powers.sum())
 
 
@@ -117,7 +140,7 @@ def test_who_wants_a_picture_gets_the_annotated_one(service: Service) -> None:
 
 def test_a_picture_without_a_face_is_answered_with_none(service: Service) -> None:
     assert service.predict is not None
-    service.predict.predictor = Predictor(service.folder.registry, KEY.public, lambda picture: [])
+    service.predict.predictor = Predictor(service.folder.registry, KEY.public, Finder())
     assert service.ask("POST", PATH, png()).json()["faces"] == []
 
 
@@ -226,7 +249,7 @@ def test_only_so_many_pictures_wait_and_one_is_looked_at(service: Service) -> No
         return []
 
     assert service.predict is not None
-    service.predict.predictor = Predictor(service.folder.registry, KEY.public, slow)
+    service.predict.predictor = Predictor(service.folder.registry, KEY.public, Finder(slow))
     app = service.app
 
     async def send(address: str) -> int:
@@ -315,7 +338,7 @@ def test_nothing_of_a_picture_is_kept(service: Service, caplog: pytest.LogCaptur
 
 def test_without_a_model_there_is_no_answer_yet(tmp_path: Path) -> None:
     folder = ServerFolder.prepare(tmp_path)
-    service = Service(folder, Predict(Predictor(folder.registry, KEY.public, lambda picture: []), TOKEN))
+    service = Service(folder, Predict(Predictor(folder.registry, KEY.public, Finder()), TOKEN))
     answer = service.ask("POST", PATH, png())
     assert (answer.status_code, answer.json()) == (503, {"error": "Nothing is published yet."})
 
@@ -346,7 +369,26 @@ def scene() -> Any:
     return next(render_scene(1, seed=3, people=2))
 
 
-def test_the_finder_finds_the_drawn_people(scene: Any) -> None:
-    found = make_finder()(scene.picture)
-    assert len(found) >= 1
-    assert all(width == height for (_, _, width, height), _ in found)
+def test_the_server_finds_the_boxes_that_the_camera_loop_finds_in_the_same_picture(tmp_path: Path, scene: Any) -> None:
+    """What the operator's switch makes, beside what the loop makes where nobody names a detector."""
+    folder = ServerFolder.prepare(tmp_path / "server")
+    Registry(folder.registry, KEY).publish(weights_of_round(1), tiny_onnx(1), facts_of_round(1))
+    predict = _predict(Plan(folder=folder.path, predict="anybody"), folder, KEY.public)
+    content = cv2.imencode(".png", scene.picture)[1].tobytes()
+    told = Service(folder, predict).ask("POST", PATH, content, token=None).json()
+    assert len(told["faces"]) >= 1
+    tracks = Tracker(make_detector()).update(scene.picture)
+    assert [face["box"] for face in told["faces"]] == [list(track.box) for track in tracks]
+    assert [face["score"] for face in told["faces"]] == [round(track.score, 4) for track in tracks]
+
+
+def test_the_server_shows_the_model_what_the_camera_loop_shows_it(service: Service) -> None:
+    """The very inputs, also of a face in bad light, which both give its contrast back."""
+    assert classifier.model_inputs is predict.model_inputs is model_inputs
+    dark = (np.indices((100, 120)).sum(0) % 23)[:, :, None].repeat(3, 2).astype(np.uint8)
+    content = cv2.imencode(".png", dark)[1].tobytes()
+    [face] = service.ask("POST", PATH, content).json()["faces"]
+    told = list(face["probabilities"].values())
+    np.testing.assert_allclose(told, expected(content, BOX), atol=1e-5)
+    prepare = Preprocessing()
+    assert np.abs(np.subtract(told, said_of(prepare.normalise(prepare.crop(dark, BOX)[None])))).max() > 1e-3

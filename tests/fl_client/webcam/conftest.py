@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from common.config import ModelConfig
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detection import Detection
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.source import Facts, Frame, Kind
 from fl_server.hub import PublishedVersion, Registry
+from models.detector.detection import Detection
 from models.preprocess import Box, Preprocessing
 from tests.publishing import KEY, facts_of_round, weights_of_round
 

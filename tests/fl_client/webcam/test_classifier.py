@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from common.errors import ModelError
-from fl_client.webcam.classifier import Classifier, model_inputs, softmax
+from fl_client.webcam.classifier import Classifier
+from models.faces.inputs import model_inputs, softmax
 from models.faces.light import DIM, relit
 from models.preprocess import Box, Preprocessing
 

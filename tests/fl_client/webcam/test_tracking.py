@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.errors import ConfigError
-from fl_client.webcam.detection import Detection, overlap
 from fl_client.webcam.tracking import Track, Tracker, TrackingSettings, matched
+from models.detector.detection import Detection, overlap
 from models.preprocess import Box
 
 boxes = st.tuples(st.integers(-20, 200), st.integers(-20, 200), st.integers(5, 90), st.integers(5, 90))

@@ -12,11 +12,12 @@ import pytest
 
 from common.emotions import EMOTIONS_8
 from fl_client import cli, webcam_commands
-from fl_client.webcam import base_model, detector
+from fl_client.webcam import base_model
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.marks import RED
 from fl_client.webcam.registry import RegistrySource
 from fl_client.webcam.window import QUIT
+from models.detector import detectors
 from models.manifest import PrivacyStatement
 from simulation.synthetic_scene import write_scene_video
 from tests.publishing import OTHER_KEY
@@ -38,7 +39,7 @@ def video(tmp_path: Path) -> Path:
 def finder(monkeypatch: pytest.MonkeyPatch) -> FakeDetector:
     """What `--detector fake` uses."""
     fake = FakeDetector((LEFT, RIGHT))
-    monkeypatch.setitem(detector.DETECTORS, "fake", lambda size: fake)
+    monkeypatch.setitem(detectors.DETECTORS, "fake", lambda size: fake)
     return fake
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fl_client.webcam import grid
-from fl_client.webcam.grid import GridDetector
+from models.detector import grid
+from models.detector.grid import GridDetector
 from models.detector.levels import LEVELS, MODEL_FILE
 from models.detector.network import GridNetwork
 from models.detector.scenes import Scene, SceneMaker, SceneSettings, drawn_background
-from models.detector.training import backgrounds_from, export, loss, targets, train
+from models.detector.training import MINED_FROM, Course, backgrounds_from, export, lit, loss, mined, targets, train
 
 FACES = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
 
@@ -76,20 +76,57 @@ def test_right_answers_cost_next_to_nothing_and_wrong_ones_more() -> None:
 def exported() -> tuple[GridNetwork, bytes]:
     """A network that learned nothing to speak of, and its file."""
     torch.set_num_threads(1)
-    network = train(FACES, backgrounds_from(None, 0, drawn=3), steps=2, seed=0, batch=2)
+    course = Course(steps=3, batch=2, mine_every=2, mine=3)
+    network = train(FACES, backgrounds_from(None, 0, drawn=3), course, seed=0)
     return network, export(network)
 
 
 def test_the_exported_file_agrees_with_torch_at_sizes_it_was_not_traced_at(exported: tuple[GridNetwork, bytes]) -> None:
-    from fl_client.webcam.candidates import open_session
+    from models.detector.candidates import open_session
 
     network, content = exported
     session = open_session(content, "the network")
     picture = np.random.default_rng(0).integers(0, 256, (1, 1, 96, 160)).astype(np.float32)
     with torch.inference_mode():
-        expected = network(torch.from_numpy(picture) / 127.5 - 1)
+        expected = network(lit(torch.from_numpy(picture)))
     for mine, theirs in zip(session.run(["fine", "coarse"], {"picture": picture}), expected, strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-4)
+
+
+def test_an_ordinary_picture_passes_as_it_is_and_a_dark_one_gets_the_same_contrast() -> None:
+    picture = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 200
+    torch.testing.assert_close(lit(picture), picture / 127.5 - 1)
+    dark = lit(picture * 0.1)
+    assert dark.std().item() == pytest.approx(30 / 127.5, rel=0.2)
+    assert abs(dark.mean().item()) < 0.3
+    assert torch.isfinite(lit(torch.zeros(1, 1, 64, 64))).all()
+
+
+def test_what_deceives_the_network_is_cut_out_around_the_place(exported: tuple[GridNetwork, bytes]) -> None:
+    """A network that takes every bright spot for a face finds the spot, and a network that takes nothing for one finds none."""
+
+    class Bright(GridNetwork):
+        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            maps = [torch.nn.functional.avg_pool2d(pictures, level.stride).repeat(1, 4, 1, 1) for level in LEVELS]
+            return 20 * maps[0] - 10, 20 * maps[1] - 10
+
+    ground = np.zeros((200, 300), dtype=np.uint8)
+    ground[120:136, 200:216] = 255
+    rng = np.random.default_rng(0)
+    sections = mined(Bright(), [ground], rng, 128, 6)
+    assert len(sections) == 6
+    assert all(section.shape == (128, 128) and section.max() == 255 for section in sections)
+    assert MINED_FROM < 0
+    assert mined(Bright(), [np.full((160, 160), 90, dtype=np.uint8)], rng, 128, 3) == []
+
+
+def test_training_ends_in_time_and_follows_its_seed() -> None:
+    grounds = backgrounds_from(None, 0, drawn=3)
+    steps: list[int] = []
+    train(FACES, grounds, Course(minutes=1e-9, batch=2), seed=0, say=lambda step, loss, network: steps.append(step))
+    assert len(steps) <= 1
+    first, again = (train(FACES, grounds, Course(steps=2, batch=2, mine_every=0), seed=4).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_the_detector_reads_the_two_grids_as_they_were_taught(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, DependencyError
-from fl_client.webcam.detection import Detection, overlap
-from fl_client.webcam.detector import make_detector
-from fl_client.webcam.haar import HaarDetector
+from models.detector.detection import Detection, overlap
+from models.detector.detectors import make_detector
+from models.detector.haar import HaarDetector
 from simulation.synthetic_scene import render_scene
 from tests.realdata import data_folder
 

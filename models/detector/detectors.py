@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, DependencyError
-from fl_client.webcam.blaze import BlazeDetector, network_path
-from fl_client.webcam.detection import Detection
-from fl_client.webcam.grid import GridDetector, grid_is_shipped
-from fl_client.webcam.haar import HaarDetector
+from models.detector.blaze import BlazeDetector, network_path
+from models.detector.detection import Detection
+from models.detector.grid import GridDetector, grid_is_shipped
+from models.detector.haar import HaarDetector
 
 __all__ = ["AUTO", "DETECTORS", "Detection", "Detector", "detector_names", "make_detector"]
 

@@ -5,13 +5,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DependencyError
-from fl_client.webcam.detection import Detection, from_left_to_right
+from models.detector.detection import Detection, from_left_to_right
 from models.preprocess import Box
 
 LONGEST_SIDE = 320
@@ -38,14 +39,7 @@ class HaarDetector:
             DependencyError: this OpenCV carries no cascades.
         """
         self._longest_side, self._smallest_face = size or LONGEST_SIDE, smallest_face
-        folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
-        cascade = Path(folder or "") / "haarcascade_frontalface_alt2.xml"
-        if folder is None or not hasattr(cv2, "CascadeClassifier") or not cascade.is_file():
-            raise DependencyError(
-                f"OpenCV {cv2.__version__} carries no Haar cascades, which the detector 'haar' needs; "
-                'install a 4.x wheel: pip install "opencv-python-headless>=4.14,<5".'
-            )
-        self._cascade = cv2.CascadeClassifier(str(cascade))
+        self._cascade = open_cascade()
 
     def detect(self, picture: NDArray[np.uint8]) -> list[Detection]:
         grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
@@ -55,6 +49,22 @@ class HaarDetector:
         smallest = (self._smallest_face, self._smallest_face)
         found = self._cascade.detectMultiScale(cv2.equalizeHist(grey), scaleFactor=1.1, minNeighbors=3, minSize=smallest)
         return from_left_to_right(Detection(_scaled(box, 1 / scale), 1.0) for box in found)
+
+
+def open_cascade() -> Any:
+    """OpenCV's frontal-face cascade `alt2`.
+
+    Raises:
+        DependencyError: this OpenCV carries no cascades.
+    """
+    folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
+    cascade = Path(folder or "") / "haarcascade_frontalface_alt2.xml"
+    if folder is None or not hasattr(cv2, "CascadeClassifier") or not cascade.is_file():
+        raise DependencyError(
+            f"OpenCV {cv2.__version__} carries no Haar cascades, which the detector 'haar' needs; "
+            'install a 4.x wheel: pip install "opencv-python-headless>=4.14,<5".'
+        )
+    return cv2.CascadeClassifier(str(cascade))
 
 
 def _scaled(box: Sequence[int], factor: float) -> Box:

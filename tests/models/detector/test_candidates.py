@@ -1,11 +1,11 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import DependencyError
-from fl_client.webcam.candidates import Candidates, blended, open_session, padded, reduced
+from models.detector.candidates import Candidates, blended, open_session, padded, reduced
 
 squares = st.tuples(st.floats(0, 200), st.floats(0, 200), st.floats(5, 80), st.floats(0.1, 1))
 
@@ -15,6 +15,7 @@ def candidates(rows: list[tuple[float, float, float, float]]) -> Candidates:
     return Candidates(table[:, 3], table[:, :3])
 
 
+@settings(deadline=None)
 @given(st.lists(squares, max_size=12))
 def test_what_is_left_lies_within_what_was_found_and_in_order(rows: list[tuple[float, float, float, float]]) -> None:
     detections = blended(candidates(rows), 1.0)
@@ -46,6 +47,7 @@ def test_key_points_are_averaged_and_scaled_with_the_box() -> None:
     assert face.keypoints[5] == pytest.approx((2.0, 2.0))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(64, 320))
 def test_a_picture_is_reduced_to_the_longest_side_and_never_enlarged(rows: int, columns: int, longest: int) -> None:
     small, factor = reduced(np.zeros((rows, columns), dtype=np.uint8), longest)
@@ -63,6 +65,7 @@ def test_reducing_averages_so_that_fine_stripes_do_not_become_coarse_ones() -> N
     assert np.abs(reduced(photo, 256)[0].astype(int) - exact).mean() < 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_padding_fills_up_to_the_stride_on_the_right_and_below(rows: int, columns: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (rows, columns), dtype=np.uint8)

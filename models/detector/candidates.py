@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DependencyError
-from fl_client.webcam.detection import Detection, from_left_to_right
+from models.detector.detection import Detection, from_left_to_right
 
 Floats = NDArray[np.float32]
 
