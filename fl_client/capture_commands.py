@@ -27,13 +27,13 @@ from fl_client.capture.terminal_form import TerminalForm, tally
 from fl_client.capture.window_form import WindowForm
 from fl_client.webcam.base_model import BaseSource
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detector import AUTO, Detector, detector_names, make_detector
 from fl_client.webcam.looping import LoopingSource
 from fl_client.webcam.model import ModelSource
 from fl_client.webcam.quiet import native_stderr_silenced
 from fl_client.webcam.registry import source_of
 from fl_client.webcam.source import Source, open_source
 from fl_client.webcam.window import HINT, Window, open_window
+from models.detector.detectors import AUTO, Detector, detector_names, make_detector
 from models.faces.folder import CONSENT, OWN_FOLDER
 from models.preprocess import Preprocessing
 
@@ -209,15 +209,16 @@ def _forget(folder: Path, yes: bool) -> None:
 
 @contextmanager
 def _concluded(studio: Studio) -> Iterator[None]:
-    """Around a session: however it ends, say what there is now. Ctrl-C ends it like q."""
+    """Around a session: however it ends, say what there is now, if anything. Ctrl-C ends it like q."""
     try:
         yield
     except KeyboardInterrupt:
         out.print()
     finally:
         studio.recount()
-        out.print(tally(studio.session))
-        out.print(f"Look at them: fl-client data check {escape(str(studio.album.folder))} --sheet faces.png", soft_wrap=True)
+        if any(count for _, count in studio.session.counts):
+            out.print(tally(studio.session))
+            out.print(f"Look at them: fl-client data check {escape(str(studio.album.folder))} --sheet faces.png", soft_wrap=True)
 
 
 def _emotion(name: str) -> str:

@@ -247,9 +247,10 @@ class Pages:
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
+        allowed = (getattr(error, "headers", None) or {}).get("Allow", "GET, HEAD")
         heading, sentence = {
             404: ("Not here", "There is no such page, or the registry does not keep this version."),
-            405: ("Only for reading", "These pages answer GET and HEAD."),
+            405: ("Not this way", f"This address answers {allowed} alone."),
         }.get(status, ("Not now", "The server cannot answer this at the moment; try again in a few seconds."))
         content = self._templates.get_template("error.html").render(heading=heading, sentence=sentence, here="")
         headers = {"cache-control": "no-store"} | dict(getattr(error, "headers", None) or {})

@@ -61,6 +61,10 @@ class Tab:
         """Go there."""
         self.call("Page.navigate", url=address)
 
+    def before(self, script: str) -> None:
+        """Runs in each page from now on, before any script of its own."""
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+
     def click(self, name: str) -> None:
         """As a person does, on the element with this id."""
         self.run(f"document.getElementById({name!r}).click()")

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.webcam.detection import Detection
+from models.detector.detection import Detection
 from models.faces.crop import Box, crop_face, face_square
 from models.faces.quality import ALIKE, COPIED, Flaw, flaw_of
 

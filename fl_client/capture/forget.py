@@ -11,6 +11,7 @@ from pathlib import Path
 from common.emotions import canonical_emotion
 from common.errors import DataError
 from common.files import fsync_folder
+from fl_client.own_head import forget_heads
 from models.faces.folder import CONSENT, OWN_FOLDER, SESSION_FOLDER, SUFFIXES
 from models.faces.report import printable
 
@@ -51,7 +52,7 @@ def require_folder(folder: Path) -> None:
 
 
 def forget(folder: Path) -> Forgotten:
-    """Delete every picture in the emotions' folders, `CONSENT` and `SESSION_FOLDER`. Links are removed, never followed.
+    """Delete all pictures in the emotions' folders, `CONSENT`, `SESSION_FOLDER` and heads fitted to them; never follow links.
 
     Raises:
         DataError: as `require_folder`.
@@ -72,6 +73,7 @@ def forget(folder: Path) -> Forgotten:
         session.unlink()
     else:
         shutil.rmtree(session, ignore_errors=True)
+    forget_heads(folder)
     fsync_folder(folder)
     left = sorted(printable(str(path.relative_to(folder))) for path in folder.iterdir() if path.name != OWN_FOLDER)
     ledger = (folder / OWN_FOLDER).exists()

@@ -18,7 +18,8 @@ from fl_client.capture.labels import UNWANTED, Ask, Label, Leave, Origin, Rule, 
 from models.faces.contact_sheet import sized
 
 PAGE = 8
-QUESTION = "Enter: take them as proposed; corrections as in '2 s, 4 happy' (s: leave out); s: none of them; q: quit"
+QUESTION = "Enter: take them as proposed; corrections as in '1 s, 2 happy' (s: leave out); s: none of them; q: quit"
+NUMBERS = ", ".join(f"{number} {name}" for number, name in enumerate(EMOTIONS_8, start=1))
 THUMB = 14
 RAMP = " .:-=+*#%@"
 """From dark to bright."""
@@ -65,6 +66,7 @@ class ImportForm:
 
     def _confirm(self, page: list[Found]) -> None:
         self.console.print(_table(page, colours=self.console.color_system is not None))
+        self.console.print(NUMBERS, soft_wrap=True)
         corrections = self._corrections(len(page))
         for number, face in enumerate(page, start=1):
             proposed = face.label.emotion if face.label else None
@@ -94,8 +96,7 @@ class ImportForm:
 
 
 def _table(page: list[Found], colours: bool) -> Table:
-    numbers = ", ".join(f"{number} {name}" for number, name in enumerate(EMOTIONS_8, start=1))
-    table = Table("no.", "face", "found in", "proposed", caption=numbers, show_lines=True)
+    table = Table("no.", "face", "found in", "proposed", show_lines=True)
     for number, face in enumerate(page, start=1):
         table.add_row(str(number), thumbnail(face.cut.square, colours), Text(face.name, overflow="fold"), _proposal(face))
     return table

@@ -17,9 +17,9 @@ from fl_client.capture.album import Album
 from fl_client.capture.face import SECOND_FACE, Cut, Fault, cut_out, fault_of
 from fl_client.capture.labels import Label, Origin, folder_label
 from fl_client.webcam.classifier import Classifier
-from fl_client.webcam.detection import Detection
-from fl_client.webcam.detector import Detector
 from fl_client.webcam.source import VideoSource
+from models.detector.detection import Detection
+from models.detector.detectors import Detector
 from models.faces.folder import SUFFIXES
 from models.faces.picture import Unusable, read_colour
 from models.faces.quality import ALIKE, bits_apart, fingerprint

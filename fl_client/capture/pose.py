@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from fl_client.webcam.detection import Detection
+from models.detector.detection import Detection
 
 TURNED = 0.15
 """Nose off the eyes' middle, in eye distances, from which a head counts as turned."""

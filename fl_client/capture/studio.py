@@ -19,8 +19,8 @@ from fl_client.capture.album import Album, Stored
 from fl_client.capture.face import Cut, Fault, cut_out, fault_of, the_one_face
 from fl_client.capture.pose import Pose, advice, pose_of
 from fl_client.capture.session import DEFAULT_TARGET, Rhythm, Session
-from fl_client.webcam.detection import Detection
-from fl_client.webcam.detector import Detector
+from models.detector.detection import Detection
+from models.detector.detectors import Detector
 from models.faces.folder import SESSION_FOLDER
 
 TARGETS = "session.json"

@@ -8,7 +8,7 @@ from models.web.site import Detection
 SPEC = {
     "kind": "grid",
     "longest": 256,
-    "threshold": 0.5,
+    "threshold": 0.44,
     "multiple": 16,
     "same": 0.3,
     "levels": [
@@ -16,7 +16,7 @@ SPEC = {
         for output, level in zip(("fine", "coarse"), LEVELS, strict=True)
     ],
 }
-"""As `fl_client.webcam.grid` and `candidates` have it; `tests/models/web/test_site.py` holds both to the same boxes."""
+"""As `models.detector.grid` and `candidates` have it; `tests/models/web/test_site.py` holds both to the same boxes."""
 
 
 def shipped_detection() -> Detection | None:

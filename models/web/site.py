@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -19,7 +20,9 @@ from common.canonical import encode, sha256
 STATIC, RUNTIME = Path(__file__).parent / "static", Path(__file__).parent / "runtime"
 PARTS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Of onnxruntime-web, each compressed by brotli; `fetch_runtime` puts them there."""
-SCRIPTS = ("camera.js", "crop.js", "detector.js", "engine.js", "overlay.js", "steady.js", "track.js", "verify.js")
+IMPORTED = ("ask.js", "overlay.js", "promise.js", "runner.js", "verify.js", "webcam.js")
+"""By camera.js: the page asks for them at once."""
+SCRIPTS = tuple(sorted(path.name for path in STATIC.glob("*.js")))
 
 HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
@@ -76,6 +79,12 @@ class File:
         import brotli  # type: ignore[import-untyped]
 
         return bytes(brotli.decompress(self._packed or b""))
+
+    def pack(self) -> Self:
+        """Compress now, so that the first visitor need not wait."""
+        if self._packed is None and len(self.plain) >= SMALLEST_COMPRESSED:
+            _ = self._gzip
+        return self
 
     @cached_property
     def _gzip(self) -> bytes:
@@ -142,7 +151,7 @@ class CameraSite:
         runtime = {part: RUNTIME / f"{part}.br" for part in PARTS}
         self.complete = all(path.is_file() for path in runtime.values())
         """Whether the runtime is there; without it the page says so and loads no model."""
-        page = environment.get_template("camera.html").render(server=server, runtime=self.complete)
+        page = environment.get_template("camera.html").render(server=server, runtime=self.complete, imported=IMPORTED)
         self._files = {
             "/camera": File("camera.html", page.encode()),
             **{f"/camera/{name}": File(name, (STATIC / name).read_bytes()) for name in ("camera.css", *SCRIPTS)},

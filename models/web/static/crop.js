@@ -7,24 +7,22 @@ export function faceSquare([x, y, width, height], margin = 0) {
   return [x + Math.floor((width - side) / 2), y + Math.floor((height - side) / 2), side];
 }
 
-// The square as side x side grey bytes. picture: { data (RGBA), width, height }; beyond its edge the edge repeats.
-// ITU-R BT.601 weights in 15 bits, as OpenCV.
-export function greySquare({ data, width, height }, [left, top, side]) {
-  const grey = new Uint8Array(side * side);
+// The square as side x side bytes of a grey picture { grey, width, height }; beyond its edge the edge repeats.
+export function greySquare({ grey, width, height }, [left, top, side]) {
+  const square = new Uint8Array(side * side);
   const columns = new Int32Array(side);
-  for (let i = 0; i < side; i++) columns[i] = 4 * Math.min(width - 1, Math.max(0, left + i));
+  for (let i = 0; i < side; i++) columns[i] = Math.min(width - 1, Math.max(0, left + i));
+  const inside = left >= 0 && left + side <= width;
   let to = 0;
-  for (let j = 0; j < side; j++) {
-    const row = 4 * width * Math.min(height - 1, Math.max(0, top + j));
-    for (let i = 0; i < side; i++) {
-      const at = row + columns[i];
-      grey[to++] = (9798 * data[at] + 19235 * data[at + 1] + 3735 * data[at + 2] + 16384) >> 15;
-    }
+  for (let j = 0; j < side; j++, to += side) {
+    const row = width * Math.min(height - 1, Math.max(0, top + j));
+    if (inside) square.set(grey.subarray(row + left, row + left + side), to);
+    else for (let i = 0; i < side; i++) square[to + i] = grey[row + columns[i]];
   }
-  return grey;
+  return square;
 }
 
-// A whole picture as grey bytes.
+// A picture { data (RGBA), width, height } as grey bytes: ITU-R BT.601 weights in 15 bits, as OpenCV.
 export function greyPicture({ data, width, height }) {
   const grey = new Uint8Array(width * height);
   for (let to = 0, at = 0; to < grey.length; to++, at += 4) {
@@ -36,7 +34,7 @@ export function greyPicture({ data, width, height }) {
 // A square of side x side bytes as size x size bytes: area average when shrinking, bilinear when enlarging.
 export function resizeSquare(from, side, size) {
   if (side === size) return from;
-  return side < size ? enlarge(from, side, size) : shrink(from, [side, side], [size, size]);
+  return (side < size ? bilinear : shrink)(from, [side, side], [size, size]);
 }
 
 // Grey bytes of [columns, rows] as fewer ones, each the mean of the area that it covers.
@@ -138,21 +136,28 @@ function between(side, size, columns) {
   });
 }
 
-function enlarge(from, side, size) {
-  const table = between(side, size, true);
+// Grey bytes of [columns, rows] as others, each between four neighbours.
+export function bilinear(from, [columns, rows], [wide, high]) {
+  const table = between(columns, wide, true);
   const lines = new Map();
   const line = (row) => {
     if (!lines.has(row)) {
-      lines.set(row, Int32Array.from(table, ([a, b, u, v]) => from[row * side + a] * u + from[row * side + b] * v));
+      const values = new Int32Array(wide);
+      const begin = row * columns;
+      for (let x = 0; x < wide; x++) {
+        const [a, b, u, v] = table[x];
+        values[x] = from[begin + a] * u + from[begin + b] * v;
+      }
+      lines.set(row, values);
     }
     return lines.get(row);
   };
-  const to = new Uint8Array(size * size);
-  between(side, size, false).forEach(([a, b, u, v], y) => {
+  const to = new Uint8Array(wide * high);
+  between(rows, high, false).forEach(([a, b, u, v], y) => {
     const above = line(a);
     const below = line(b);
-    for (let x = 0; x < size; x++) {
-      to[y * size + x] = (((u * (above[x] >> 4)) >> 16) + ((v * (below[x] >> 4)) >> 16) + 2) >> 2;
+    for (let x = 0; x < wide; x++) {
+      to[y * wide + x] = (((u * (above[x] >> 4)) >> 16) + ((v * (below[x] >> 4)) >> 16) + 2) >> 2;
     }
   });
   return to;

@@ -1,10 +1,11 @@
 // Finds faces in a frame, as fl_client/webcam/grid.py and blaze.py do it. Without a network a person puts the face into the middle.
 
-import { greyPicture, halfToEven, shrink } from "./crop.js";
+import { bilinear, halfToEven, shrink } from "./crop.js";
 
 const GUIDE = 0.62;
 
-// detection: { spec, onnx } or null. Its detect(frame RGBA) -> [[x, y, width, height], ...], framed as training crops.
+// detection: { spec, onnx } or null. Its detect({ grey, data (RGBA), width, height }) -> [[x, y, width, height], ...], framed as
+// training crops.
 export async function makeDetector(ort, detection) {
   if (!detection) return new Guide();
   const Kind = { grid: Grid, blaze: Blaze }[detection.spec.kind];
@@ -30,7 +31,7 @@ export class Grid {
   }
 
   async detect(frame) {
-    const { planes, width, height, factor } = prepare(frame, [greyPicture(frame)], this.spec);
+    const { planes, width, height, factor } = prepare(frame, [frame.grey], this.spec);
     const input = new this.ort.Tensor("float32", Float32Array.from(planes[0]), [1, 1, height, width]);
     const maps = await this.session.run({ picture: input });
     const found = this.spec.levels.flatMap((level) => candidates(maps[level.output], level, this.spec.threshold));
@@ -84,19 +85,31 @@ function guesses({ data, dims }, boxes, stride, { threshold, values, framing: [r
 // Planes of bytes with their longer side at most `longest`, their sides multiples of `multiple`: what is added repeats the edge.
 export function prepare({ width: columns, height: rows }, planes, { longest, multiple }) {
   const factor = Math.max(1, Math.max(columns, rows) / longest);
-  const [right, down] = factor > 1 ? [columns, rows].map((side) => Math.max(1, halfToEven(side / factor))) : [columns, rows];
+  const smaller = planes.map((values) => reduced(values, [columns, rows], longest, factor));
+  const [right, down] = smaller[0].sides;
   const [width, height] = [right, down].map((side) => Math.ceil(side / multiple) * multiple);
-  const made = planes.map((values) => {
-    const small = factor > 1 ? shrink(values, [columns, rows], [right, down]) : values;
-    if (width === right && height === down) return small;
+  const made = smaller.map(({ values }) => {
+    if (width === right && height === down) return values;
     const padded = new Uint8Array(width * height);
     for (let y = 0; y < height; y++) {
       const row = Math.min(y, down - 1) * right;
-      for (let x = 0; x < width; x++) padded[y * width + x] = small[row + Math.min(x, right - 1)];
+      for (let x = 0; x < width; x++) padded[y * width + x] = values[row + Math.min(x, right - 1)];
     }
     return padded;
   });
   return { planes: made, width, height, factor };
+}
+
+// As models/detector/candidates.py: halved as often as that fits, then bilinear.
+function reduced(values, sides, longest, factor) {
+  const target = sides.map((side) => Math.max(1, halfToEven(side / factor)));
+  const far = () => Math.max(...sides) >= 2 * longest;
+  while (far() && sides.every((side) => side % 2 === 0)) {
+    const half = sides.map((side) => side / 2);
+    [values, sides] = [shrink(values, sides, half), half];
+  }
+  if (Math.max(...sides) <= longest) return { values, sides };
+  return { values: (far() ? shrink : bilinear)(values, sides, target), sides: target };
 }
 
 function candidates({ data, dims }, { stride, side }, threshold) {

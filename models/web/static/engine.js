@@ -1,30 +1,46 @@
-// The worker: pixels in, faces out. It holds one model and one detector; a new model gets a worker of its own.
-// Nothing leaves it but messages to its page: see camera.js.
+// The worker: frames in, faces out. It holds one model and one detector; a new model gets a worker of its own.
+// Nothing leaves it but messages to its page: see runner.js.
 
 import { cropFace, normalise } from "./crop.js";
 import { makeDetector } from "./detector.js";
+import { openFrame } from "./frame.js";
 import { AS_IT_IS, SMOOTHING, softmax, steadied } from "./steady.js";
 import { Tracker } from "./track.js";
+import { BUDGET, dueFaces } from "./turns.js";
 
 const DETECT_EVERY = 5;
+const OPTIONS = { executionProviders: ["wasm"], logSeverityLevel: 4 };
+
+// A network that does nothing (ONNX, one Identity): a session of it loads the runtime where there is no detector to do so.
+const NOTHING = "CAc6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=";
 
 const tracker = new Tracker();
-let ort, session, model, detector, canvas, context;
+let ort, session, model, detector;
 let sinceDetection = DETECT_EVERY;
-let lastTime = null;
+let perFace = BUDGET / 2;
 
-async function load({ onnx, detection, classes, preprocessing, threads }) {
-  ort = await import("./runtime/ort.wasm.min.mjs");
-  ort.env.wasm.numThreads = threads;
+const runtime = import("./runtime/ort.wasm.min.mjs");
+runtime.catch(() => {});
+
+// What does not depend on the model: it is done while the model is on its way.
+async function prepare({ detection }) {
+  ort = await runtime;
+  ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
-  session = await ort.InferenceSession.create(new Uint8Array(onnx), { executionProviders: ["wasm"], logSeverityLevel: 4 });
+  if (!detection) await ort.InferenceSession.create(Uint8Array.from(atob(NOTHING), (letter) => letter.charCodeAt(0)), OPTIONS);
+  detector = await makeDetector(ort, detection);
+  return { guided: detector.guided === true };
+}
+
+// warm: try it on an empty face first, which takes as long as the first frame would then wait.
+async function load({ onnx, classes, preprocessing, warm }) {
+  session = await ort.InferenceSession.create(new Uint8Array(onnx), OPTIONS);
   model = { classes, preprocessing };
   const heatmap = session.outputNames.includes("heatmap");
-  const { size } = preprocessing;
-  const tried = await classify([new Uint8Array(size * size)], heatmap);
-  if (tried[0].logits.length !== classes.length) throw new Error("The model's output does not fit its manifest.");
-  detector = await makeDetector(ort, detection);
-  return { heatmap, guided: detector.guided === true };
+  const { shape } = session.outputMetadata.find(({ name }) => name === "logits") ?? {};
+  if (shape?.at(-1) !== classes.length) throw new Error("its output does not fit its manifest");
+  if (warm) await classify([new Uint8Array(preprocessing.size ** 2)], heatmap);
+  return { heatmap };
 }
 
 // Grey squares -> [{ logits, heat }], all in one batch.
@@ -48,64 +64,75 @@ function oneHeatmap({ data, dims }, i) {
   return { rows, columns, values: data.slice(i * part, (i + 1) * part) };
 }
 
-function pixels(picture) {
-  const width = picture.displayWidth ?? picture.width;
-  const height = picture.displayHeight ?? picture.height;
-  if (!canvas || canvas.width !== width || canvas.height !== height) {
-    canvas = new OffscreenCanvas(width, height);
-    context = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
+async function look(asked) {
+  const began = performance.now();
+  const frame = await openFrame(asked.picture);
+  try {
+    const read = performance.now();
+    const tracks = asked.still ? await lookOnce(frame, asked.whole) : await lookOn(frame);
+    const found = performance.now();
+    const now = { time: asked.time, spent: found - read, perFace, detected: sinceDetection === 0 };
+    const due = asked.still ? tracks : dueFaces(tracks, now);
+    await judge(frame, due, asked);
+    const done = performance.now();
+    const faces = tracks.map(({ id, exact, steady, heat, seen }) => ({ id, exact, steady, heat: asked.heatmap ? heat : null, seen }));
+    faces.sort((a, b) => a.exact[0] - b.exact[0]);
+    const spent = { read: read - began, find: found - read, classify: done - found };
+    return { faces, spent, looks: due.length, width: frame.width, height: frame.height };
+  } finally {
+    frame.close();
   }
-  context.drawImage(picture, 0, 0, width, height);
-  picture.close();
-  return context.getImageData(0, 0, width, height);
 }
 
-async function look({ picture, time, still, heatmap, whole, least }) {
+// The model's opinion of these faces, into their tracks.
+async function judge(frame, tracks, { still, heatmap, whole, least, time }) {
+  if (!tracks.length) return;
   const began = performance.now();
-  const frame = pixels(picture);
-  const read = performance.now();
-  const tracks = still ? await lookOnce(frame, whole) : await lookOn(frame);
-  const found = performance.now();
   const { size, crop_margin: margin } = model.preprocessing;
-  const results = tracks.length
-    ? await classify(tracks.map(({ exact }) => cropFace(frame, exact.map(Math.round), size, whole ? 0 : margin)), heatmap)
-    : [];
-  const elapsed = lastTime === null ? 0 : (time - lastTime) / 1000;
-  lastTime = time;
-  const settings = still ? AS_IT_IS : SMOOTHING;
-  const faces = tracks.map((track, i) => {
-    track.steady = steadied(track.steady, softmax(results[i].logits), elapsed, { ...settings, least });
-    return { id: track.id, exact: track.exact, steady: track.steady, heat: results[i].heat };
+  const results = await classify(tracks.map(({ exact }) => cropFace(frame, exact.map(Math.round), size, whole ? 0 : margin)), heatmap);
+  tracks.forEach((track, i) => {
+    const elapsed = track.seen === null ? 0 : (time - track.seen) / 1000;
+    track.steady = steadied(track.steady, softmax(results[i].logits), elapsed, { ...(still ? AS_IT_IS : SMOOTHING), least });
+    track.heat = results[i].heat;
+    track.seen = time;
   });
-  const done = performance.now();
-  faces.sort((a, b) => a.exact[0] - b.exact[0]);
-  return { faces, spent: { read: read - began, find: found - read, classify: done - found }, width: frame.width, height: frame.height };
+  if (!still) perFace += 0.1 * ((performance.now() - began) / tracks.length - perFace);
 }
 
 async function lookOnce(frame, whole) {
   const side = Math.max(frame.width, frame.height);
   const square = [Math.floor((frame.width - side) / 2), Math.floor((frame.height - side) / 2), side, side];
-  const boxes = whole ? [square] : await detector.detect(frame, canvas);
-  return boxes.map((exact, i) => ({ id: i + 1, exact, steady: null }));
+  const boxes = whole ? [square] : await detector.detect(frame);
+  return boxes.map((exact, i) => ({ id: i + 1, exact, steady: null, seen: null }));
 }
 
 async function lookOn(frame) {
   sinceDetection += 1;
   const lost = !tracker.follow(frame);
   if (lost || !tracker.tracks.length || sinceDetection >= DETECT_EVERY) {
-    tracker.detected(await detector.detect(frame, canvas));
+    tracker.detected(await detector.detect(frame));
     sinceDetection = 0;
     tracker.remember(frame);
   }
   return tracker.tracks;
 }
 
-self.onmessage = async ({ data }) => {
-  try {
-    if (data.kind === "load") self.postMessage({ kind: "ready", ...(await load(data)) });
-    else if (data.kind === "adopt") tracker.adopt(data.faces);
-    else if (data.kind === "frame") self.postMessage({ kind: "faces", time: data.time, still: data.still, ...(await look(data)) });
-  } catch (error) {
-    self.postMessage({ kind: "trouble", during: data.kind, sentence: String(error?.message ?? error) });
-  }
+const tasks = {
+  prepare: async (data) => ({ kind: "prepared", ...(await prepare(data)) }),
+  load: async (data) => ({ kind: "ready", ...(await load(data)) }),
+  adopt: async ({ faces }) => tracker.adopt(faces),
+  frame: async (data) => ({ kind: "faces", time: data.time, still: data.still, ...(await look(data)) }),
+};
+let last = Promise.resolve();
+
+// One after the other.
+self.onmessage = ({ data }) => {
+  last = last.then(async () => {
+    try {
+      const answer = await tasks[data.kind](data);
+      if (answer) self.postMessage(answer);
+    } catch (error) {
+      self.postMessage({ kind: "trouble", during: data.kind, sentence: String(error?.message ?? error) });
+    }
+  });
 };

@@ -18,9 +18,9 @@ export class Tracker {
     this.next = 1;
   }
 
-  // Take over what another tracker knew: [{ id, exact }].
+  // Take over what another tracker knew: [{ id, exact, steady, seen }].
   adopt(tracks) {
-    this.tracks = tracks.map(({ id, exact, steady }) => ({ id, exact, steady, missed: 0, look: null }));
+    this.tracks = tracks.map(({ id, exact, steady, seen }) => ({ ...fresh(id, exact), steady, seen }));
     this.next = 1 + Math.max(0, ...tracks.map(({ id }) => id));
   }
 
@@ -44,7 +44,7 @@ export class Tracker {
       } else if (track.missed + 1 < PATIENCE) kept.push({ ...track, missed: track.missed + 1 });
     });
     boxes.forEach((box, to) => {
-      if (!used.has(to)) kept.push({ id: this.next++, exact: [...box], missed: 0, look: null, steady: null });
+      if (!used.has(to)) kept.push(fresh(this.next++, [...box]));
     });
     this.tracks = kept;
   }
@@ -65,14 +65,19 @@ export class Tracker {
   }
 }
 
-function sample({ data, width, height }, [x, y, side], into = new Uint8Array(POINTS * POINTS)) {
+// steady: what is known of its emotion, seen: when the model last looked at it, look: what it looks like, heat: its last heatmap.
+function fresh(id, exact) {
+  return { id, exact, missed: 0, look: null, steady: null, seen: null, heat: null };
+}
+
+function sample({ grey, width, height }, [x, y, side], into = new Uint8Array(POINTS * POINTS)) {
   const step = side / POINTS;
   let at = 0;
   for (let j = 0; j < POINTS; j++) {
     const row = Math.min(height - 1, Math.max(0, Math.round(y + (j + 0.5) * step)));
     for (let i = 0; i < POINTS; i++) {
       const column = Math.min(width - 1, Math.max(0, Math.round(x + (i + 0.5) * step)));
-      into[at++] = data[4 * (row * width + column) + 1];
+      into[at++] = grey[row * width + column];
     }
   }
   return into;
@@ -87,7 +92,7 @@ function difference(picture, box, look) {
   return sum / look.length;
 }
 
-// The least mean difference of green values around the old place, from coarse to fine; null when nothing is alike.
+// The least mean difference of grey values around the old place, from coarse to fine; null when nothing is alike.
 function search(picture, box, look) {
   let [x, y, width, height] = box;
   let best = difference(picture, box, look);

@@ -1,10 +1,10 @@
 // Is this the model that the publisher signed? SHA-256 and Ed25519 by WebCrypto, before anything is made of the bytes.
 
+import { ask, Refused } from "./ask.js";
+
 const CONTEXT = "emofl-manifest-v1";
 const LIMITS = { manifest: 1 << 20, file: 64 << 20 };
 const VERSION = /^[0-9]{6,12}-r[0-9]{4,12}$/;
-
-export class Refused extends Error {}
 
 const hex = (bytes) => Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -53,10 +53,10 @@ export async function checkFile(manifest, name, content) {
   }
 }
 
-async function bytes(path, limit) {
-  const answer = await fetch(path, { credentials: "omit" });
+async function bytes(path, limit, say) {
+  const answer = await ask(path, say);
   if (answer.status === 404) return null;
-  if (!answer.ok) throw new Error(`The server answers ${answer.status}; it is asked again.`);
+  if (!answer.ok) throw new Error(`answer ${answer.status}`);
   const content = await answer.arrayBuffer();
   if (content.byteLength > limit) throw new Refused("The model is refused: it is too large.");
   return { content, version: new URL(answer.url).pathname.split("/").at(-2) };
@@ -64,18 +64,23 @@ async function bytes(path, limit) {
 
 // Reads the newest model from this page's own server. Remembers publisher and number, so that neither changes unnoticed.
 export class Models {
-  // trusted: a fingerprint, or null to trust the first key met and no other from then on; memory: as localStorage.
-  constructor(trusted, memory) {
-    this.trusted = trusted;
-    this.memory = memory;
+  // trusted: a fingerprint, or null to trust the first key met and no other from then on; memory: { get, set, clear };
+  // say: gets a sentence while the server is busy.
+  constructor(trusted, memory, say) {
+    Object.assign(this, { trusted, memory, say, last: null });
+  }
+
+  // Trust the next key that is met, as if this browser had met none.
+  forget() {
+    this.memory.clear();
     this.last = null;
   }
 
   async publisher() {
-    const pem = await bytes("/models/publisher.pub", 4096);
+    const pem = await bytes("/models/publisher.pub", 4096, this.say);
     if (!pem) throw new Refused("This server shows no publisher's key.");
     const publisher = await publisherKey(new TextDecoder().decode(pem.content));
-    const known = this.trusted ?? this.memory.getItem("emofl-publisher");
+    const known = this.trusted ?? this.memory.get("emofl-publisher");
     if (known && known !== publisher.fingerprint) {
       throw new Refused("The model is refused: it is signed by another key than the one this browser trusts.");
     }
@@ -84,22 +89,22 @@ export class Models {
 
   // A model newer than the last one returned: { manifest, onnx, fingerprint, version, bytes }; null when there is none.
   async newer() {
-    const found = await bytes("/models/latest/manifest.json", LIMITS.manifest);
+    const found = await bytes("/models/latest/manifest.json", LIMITS.manifest, this.say);
     if (!found || found.version === this.last) return null;
     if (!VERSION.test(found.version)) throw new Refused("The model is refused: its version has no proper name.");
-    const publisher = await this.publisher();
-    const signature = await bytes(`/models/${found.version}/manifest.sig`, 64);
+    const asked = [this.publisher(), bytes(`/models/${found.version}/manifest.sig`, 64, this.say)];
+    const [publisher, signature] = await Promise.all(asked);
     if (!signature) return null;
     const manifest = await verifiedManifest(found.content, signature.content, publisher, found.version);
-    const newest = Number(this.memory.getItem(`emofl-newest-${publisher.fingerprint}`) ?? 0);
+    const newest = Number(this.memory.get(`emofl-newest-${publisher.fingerprint}`) ?? 0);
     if (manifest.sequence < newest) {
       throw new Refused(`The model is refused: it is number ${manifest.sequence}, and this browser has seen number ${newest}.`);
     }
-    const onnx = await bytes(`/models/${found.version}/model.onnx`, LIMITS.file);
+    const onnx = await bytes(`/models/${found.version}/model.onnx`, LIMITS.file, this.say);
     if (!onnx) return null;
     await checkFile(manifest, "model.onnx", onnx.content);
-    this.memory.setItem("emofl-publisher", publisher.fingerprint);
-    this.memory.setItem(`emofl-newest-${publisher.fingerprint}`, String(manifest.sequence));
+    this.memory.set("emofl-publisher", publisher.fingerprint);
+    this.memory.set(`emofl-newest-${publisher.fingerprint}`, String(manifest.sequence));
     this.last = found.version;
     return { manifest, onnx: onnx.content, fingerprint: publisher.fingerprint, version: found.version };
   }

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fl_client.capture.album import Album
 from fl_client.capture.session import Rhythm, Session
 from fl_client.capture.studio import Studio
-from fl_client.webcam.detection import Detection
 from fl_client.webcam.source import Facts, Frame, Kind
+from models.detector.detection import Detection
 from models.preprocess import Box
 
 BOX: Box = (100, 60, 120, 120)

@@ -19,10 +19,10 @@ from fl_client.capture import consent
 from fl_client.capture.album import Album
 from fl_client.capture.terminal_form import TerminalForm
 from fl_client.capture.window_form import WindowForm
-from fl_client.webcam import detector
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.source import Kind
 from fl_client.webcam.window import QUIT
+from models.detector import detectors
 from models.faces.folder import CONSENT
 
 from .conftest import BOX, FixedDetector, Patterns, face, frame_of
@@ -33,7 +33,7 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def finder(monkeypatch: pytest.MonkeyPatch) -> FixedDetector:
     fixed = FixedDetector()
-    monkeypatch.setitem(detector.DETECTORS, "fixed", lambda size: fixed)
+    monkeypatch.setitem(detectors.DETECTORS, "fixed", lambda size: fixed)
     return fixed
 
 

@@ -14,9 +14,9 @@ from fl_client.capture.album import Album
 from fl_client.capture.face import Fault, cut_out
 from fl_client.capture.pose import Distance, Pose, Turn, advice, pose_of
 from fl_client.capture.studio import open_session
-from fl_client.webcam.classifier import model_inputs
-from fl_client.webcam.detection import Detection
+from models.detector.detection import Detection
 from models.faces.folder import read_folder
+from models.faces.inputs import model_inputs
 from models.preprocess import Preprocessing
 
 from .conftest import BOX, FixedDetector, face, frame_of

@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fl_client.webcam.serving import LocalPage, VerifiedFiles, make_app
 from fl_server.hub import Registry
 from models.manifest import MANIFEST, ONNX, Manifest, PrivacyStatement
 from models.preprocess import Preprocessing
-from models.web.site import CameraSite, File
+from models.web.detection import shipped_detection
+from models.web.site import HEADERS, CameraSite, File
 from simulation.synthetic_scene import render_scene
 from tests.browser import Chromium, Tab, find_chromium
 from tests.publishing import KEY, OTHER_KEY, facts_of_round, weights_of_round
@@ -36,12 +38,23 @@ SEES = "emofl.speed.frames.length > 2"
 PATHS = ("/camera", "/models/", "/style.css", "/favicon.svg")
 
 
+NOTES_WHAT_WORKERS_ARE_TOLD = """(() => {
+  globalThis.told = [];
+  const post = Worker.prototype.postMessage;
+  Worker.prototype.postMessage = function (message, ...more) {
+    told.push(message.kind);
+    return post.call(this, message, ...more);
+  };
+})()"""
+
+
 @dataclass
 class Recorder:
-    """Notes what is asked, before the application sees it."""
+    """Notes what is asked, before the application sees it; answers that it is busy as often as it is told to."""
 
     app: ASGIApp
     asked: list[tuple[str, str, bytes, int]] = field(default_factory=list)
+    busy: dict[str, int] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -49,6 +62,9 @@ class Recorder:
             size = sum(len(name) + len(value) for name, value in scope["headers"])
             self.asked.append((scope["method"], scope["path"], scope["query_string"], length))
             assert size < 4000
+            if self.busy.get(scope["path"], 0):
+                self.busy[scope["path"]] -= 1
+                return await Response(status_code=503, headers={"retry-after": "1", **HEADERS})(scope, receive, send)
         await self.app(scope, receive, send)
 
 
@@ -222,11 +238,12 @@ def test_a_newer_model_takes_over_between_two_frames(place: Place, tab: Tab) -> 
 
 def test_a_model_that_is_not_what_was_signed_is_never_run(place: Place, tab: Tab) -> None:
     place.files._files[ONNX] = File(ONNX, tiny_onnx(9))
+    tab.before(NOTES_WHAT_WORKERS_ARE_TOLD)
     tab.open(place.page.address)
     tab.wait_for("document.getElementById('trouble')?.hidden === false")
     assert "model.onnx is not what was signed" in text(tab, "trouble")
-    assert tab.run("emofl.state.engine === null && document.getElementById('start').disabled")
-    assert not [one for one in tab.requests if "runtime" in one["url"]]
+    assert tab.run("emofl.state.model === null && document.getElementById('start').disabled")
+    assert set(tab.run("told")) <= {"prepare"}, "the model was given to what runs models"
 
 
 def test_a_manifest_that_was_altered_is_refused(place: Place, tab: Tab) -> None:
@@ -303,3 +320,116 @@ def test_what_the_page_states_is_what_the_manifest_states(place: Place, tab: Tab
     assert text(tab, "fact-key").replace(" ", "") == KEY.public.fingerprint
     assert text(tab, "fact-hash") == manifest.files[ONNX].sha256
     assert manifest.version in text(tab, "fact-version")
+
+
+WASM, DETECTOR, MODEL = "/camera/runtime/ort-wasm-simd-threaded.wasm", "/camera/detector.onnx", "/models/000001-r0001/model.onnx"
+
+
+@pytest.mark.parametrize("path", [WASM, DETECTOR, MODEL, "/models/latest/manifest.json"])
+def test_a_busy_server_is_asked_again_and_the_page_says_so(place: Place, tab: Tab, path: str) -> None:
+    place.recorder.app = make_app(place.files, CameraSite(server=False, detection=shipped_detection()))
+    busy = {path: 4}
+    place.recorder.busy = busy
+    tab.before(NOTES_HINTS)
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    assert busy == {path: 0}
+    assert [one for one in tab.run("hints") if one.startswith("The server is busy; it is asked again in ")]
+    assert tab.run("document.getElementById('trouble').hidden")
+    tab.click("start")
+    tab.wait_for(SEES)
+    assert tab.run("emofl.state.model.guided") is False, "the page went on without the detector"
+
+
+NOTES_HINTS = """(() => {
+  globalThis.hints = [];
+  addEventListener("DOMContentLoaded", () => {
+    const hint = document.getElementById("hint");
+    const observer = new MutationObserver(() => hints.push(hint.textContent));
+    observer.observe(hint, { childList: true, characterData: true, subtree: true });
+  });
+})()"""
+
+
+def test_a_server_that_is_out_of_reach_is_asked_until_it_is_back(place: Place, tab: Tab) -> None:
+    tab.call("Network.setBlockedURLs", urls=["*/models/*"])
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('hint')?.textContent === 'The server does not answer; this page goes on trying.'")
+    tab.call("Network.setBlockedURLs", urls=[])
+    tab.wait_for(READY)
+
+
+@pytest.mark.parametrize(
+    ("before", "sentence"),
+    [
+        ("delete globalThis.WebAssembly", "runs no WebAssembly"),
+        ("WebAssembly.validate = () => false", "lacks SIMD"),
+        ("delete globalThis.OffscreenCanvas", "too old to run the model beside the page"),
+    ],
+)
+def test_a_browser_that_cannot_run_models_is_told_what_is_missing(place: Place, tab: Tab, before: str, sentence: str) -> None:
+    tab.before(before)
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('trouble')?.hidden === false")
+    assert sentence in text(tab, "trouble")
+    assert tab.run("document.getElementById('start').disabled")
+
+
+def test_a_server_without_the_runtime_is_named_as_the_reason(place: Place, tab: Tab) -> None:
+    place.recorder.app.router.routes[:] = [  # type: ignore[attr-defined]
+        route
+        for route in place.recorder.app.router.routes  # type: ignore[attr-defined]
+        if getattr(route, "path", "") != WASM
+    ]
+    tab.open(place.page.address)
+    tab.wait_for("document.getElementById('trouble')?.hidden === false")
+    assert text(tab, "trouble") == "This server lacks what runs models in a browser; tell whoever runs it."
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("NotAllowedError", "was not allowed: allow it beside the page's address"),
+        ("NotFoundError", "No camera was found"),
+        ("NotReadableError", "perhaps because another program uses it"),
+        ("AbortError", "The camera cannot be used"),
+    ],
+)
+def test_a_camera_that_cannot_be_used_is_explained_and_a_picture_still_works(
+    place: Place, tab: Tab, tmp_path: Path, error: str, sentence: str
+) -> None:
+    tab.before(f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('no', {error!r}); }}")
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("start")
+    tab.wait_for("document.getElementById('trouble').hidden === false")
+    assert sentence in text(tab, "trouble")
+    assert text(tab, "start") == "Start camera"
+    cv2.imwrite(str(tmp_path / "face.png"), next(render_scene(1, seed=5, people=1, size=(240, 320))).picture)
+    tab.choose_file("upload", tmp_path / "face.png")
+    tab.wait_for("emofl.state.view?.live === false && emofl.state.faces.length > 0")
+    assert tab.run("document.getElementById('trouble').hidden")
+
+
+def test_a_camera_that_is_taken_away_is_explained_and_can_be_started_again(place: Place, tab: Tab) -> None:
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("start")
+    tab.wait_for(SEES)
+    tab.run("document.getElementById('video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")
+    assert "The camera was taken away" in text(tab, "trouble")
+    assert text(tab, "start") == "Start camera"
+    tab.click("start")
+    tab.wait_for(SEES)
+    assert tab.run("document.getElementById('trouble').hidden")
+
+
+def test_labels_stay_fresh_while_faces_take_turns(place: Place, tab: Tab) -> None:
+    tab.open(place.page.address)
+    tab.wait_for(READY)
+    tab.click("start")
+    tab.wait_for(SEES)
+    tab.run("globalThis.ages = []; emofl.drawn = ({ oldest, fresh }) => { ages.push([oldest, fresh]); }")
+    tab.wait_for("ages.length > 40")
+    assert all(fresh == (oldest <= 150) for oldest, fresh in tab.run("ages"))
+    assert tab.run("emofl.state.faces.every(({ steady, seen }) => steady && seen > 0)")

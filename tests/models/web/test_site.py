@@ -21,6 +21,7 @@ import pytest
 from starlette.applications import Starlette
 
 from common.canonical import sha256
+from models.detector.candidates import padded, reduced
 from models.detector.levels import LEVELS
 from models.faces.crop import crop_face
 from models.web.detection import SPEC
@@ -132,7 +133,6 @@ def test_every_answer_keeps_pictures_in_the_page(site: CameraSite) -> None:
 
 
 def test_the_scripts_name_no_address_and_have_no_other_way_out_than_fetch() -> None:
-    allowed = {"/camera/detector.json", "/camera/detector.onnx"}
     for name in SCRIPTS:
         text = (STATIC / name).read_text()
         assert not re.search(r"https?:|wss?:|//[a-z]+\.", re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)), name
@@ -141,8 +141,7 @@ def test_the_scripts_name_no_address_and_have_no_other_way_out_than_fetch() -> N
         for call in re.findall(r"fetch\(([^)]*)\)", text):
             assert "body" not in call
             assert "method" not in call
-            path = call.split(",")[0].strip()
-            assert path == "path" or path.strip('"') in allowed, call
+            assert (name, call.split(",")[0].strip()) == ("ask.js", "path")
 
 
 class Elements(HTMLParser):
@@ -227,9 +226,10 @@ def node(tmp_path: Path) -> Node:
 
 
 CROPS = """
-import { cropFace, normalise } from "./crop.js";
+import { cropFace, greyPicture, normalise } from "./crop.js";
 const main = () => given.map(({ rgba, width, height, box, size, margin, how }) => {
-  const face = cropFace({ data: Uint8Array.from(rgba), width, height }, box, size, margin);
+  const grey = greyPicture({ data: Uint8Array.from(rgba), width, height });
+  const face = cropFace({ grey, width, height }, box, size, margin);
   const batch = new Float32Array(size * size);
   normalise(face, how, batch, 0);
   return { face: Array.from(face), input: Array.from(batch.slice(0, 50)) };
@@ -289,6 +289,29 @@ def test_the_browser_normalises_to_the_same_bits(node: Node) -> None:
     assert np.array_equal(np.array(got["input"], np.float32), how.normalise(how.whole(bgr)[None]).ravel()[:50])
 
 
+MEANT = """
+import { meaningOf } from "./frame.js";
+const main = () => given.map(([plane, grey]) => {
+  const table = meaningOf(Uint8Array.from(plane), Uint8Array.from(grey));
+  return table && plane.map((value) => table[value]);
+});
+"""
+
+
+def test_a_brightness_plane_is_used_only_where_it_is_the_grey_of_the_colours(node: Node) -> None:
+    bgr = picture(np.random.default_rng(12), 120, 160, smooth=True)
+    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY).ravel()
+    full = cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb)[:, :, 0].ravel()
+    limited = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420)[:120].ravel()
+    other_weights = (bgr @ [0.0722, 0.7152, 0.2126]).round().astype(np.uint8).ravel()
+    turned = full.reshape(120, 160)[::-1].ravel()
+    planes = (full, limited, other_weights, turned)
+    got = node(MEANT, [[plane.tolist(), grey.tolist()] for plane in planes])
+    for found in got[:2]:
+        assert np.abs(np.array(found) - grey).max() <= 2
+    assert got[2:] == [None, None]
+
+
 PREPARED = """
 import { greyPicture } from "./crop.js";
 import { prepare } from "./detector.js";
@@ -300,16 +323,12 @@ const main = () => given.map(({ rgba, width, height }) => {
 """
 
 
-@pytest.mark.parametrize("size", [(120, 160), (64, 64), (97, 131), (40, 50), (200, 30)])
+@pytest.mark.parametrize("size", [(120, 160), (64, 64), (97, 131), (40, 50), (200, 30), (480, 640), (81, 108), (256, 512)])
 def test_the_browser_reduces_a_frame_for_its_detector_as_python_does(node: Node, size: tuple[int, int]) -> None:
     bgr = picture(np.random.default_rng(7), *size, smooth=True)
     [got] = node(PREPARED, [{"rgba": rgba(bgr), "width": size[1], "height": size[0]}])
-    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-    factor = max(1.0, max(size) / 64)
-    if factor > 1:
-        grey = cv2.resize(grey, (round(size[1] / factor), round(size[0] / factor)), interpolation=cv2.INTER_AREA)
-    down, right = -grey.shape[0] % 16, -grey.shape[1] % 16
-    grey = cv2.copyMakeBorder(grey, 0, down, 0, right, cv2.BORDER_REPLICATE)
+    small, factor = reduced(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 64)
+    grey = padded(small, 16)
     assert (got["height"], got["width"], got["factor"]) == (*grey.shape, factor)
     np.testing.assert_array_equal(np.array(got["picture"]).reshape(grey.shape), grey)
 
@@ -322,14 +341,14 @@ const main = async () => {
   const ort = { Tensor: class {} };
   const grid = new Kind(ort, { run: async () => maps }, given.spec);
   const [width, height] = given.size;
-  return grid.detect({ data: new Uint8Array(4 * width * height), width, height });
+  return grid.detect({ data: new Uint8Array(4 * width * height), grey: new Uint8Array(width * height), width, height });
 };
 """
 
 
 def test_the_browser_makes_the_same_boxes_of_what_the_detector_answers(node: Node) -> None:
-    from fl_client.webcam import grid
-    from fl_client.webcam.candidates import Candidates, blended
+    from models.detector import grid
+    from models.detector.candidates import Candidates, blended
 
     rng = np.random.default_rng(9)
     assert (SPEC["longest"], SPEC["threshold"]) == (grid.LONGEST_SIDE, grid.THRESHOLD)
@@ -354,9 +373,9 @@ def test_the_browser_makes_the_same_boxes_of_what_the_detector_answers(node: Nod
 
 
 def test_the_browser_makes_the_same_boxes_of_what_blazeface_answers(node: Node) -> None:
-    from fl_client.webcam import blaze
-    from fl_client.webcam.candidates import Candidates, blended
     from fl_client.webcam.serving import BLAZE
+    from models.detector import blaze
+    from models.detector.candidates import Candidates, blended
 
     rng = np.random.default_rng(10)
     given, parts = [], []
@@ -404,11 +423,11 @@ import { Tracker } from "./track.js";
 const main = () => {
   const tracker = new Tracker();
   const scene = (at) => {
-    const data = new Uint8Array(4 * 160 * 120).fill(90);
+    const grey = new Uint8Array(160 * 120).fill(90);
     for (let y = 0; y < 40; y++) {
-      for (let x = 0; x < 40; x++) data[4 * ((y + 30) * 160 + x + at) + 1] = 30 + 4 * x + ((y * 37) % 60);
+      for (let x = 0; x < 40; x++) grey[(y + 30) * 160 + x + at] = 30 + 4 * x + ((y * 37) % 60);
     }
-    return { data, width: 160, height: 120 };
+    return { grey, width: 160, height: 120 };
   };
   tracker.detected([[40, 30, 40, 40]]);
   tracker.remember(scene(40));
@@ -431,3 +450,65 @@ def test_a_face_keeps_its_number_while_it_moves_and_loses_it_when_it_is_gone(nod
     assert got["known"] == 1
     assert got["ids"] == [1, 2]
     assert got["left"] == [2]
+
+
+DUE = """
+import { BUDGET, OLDEST, dueFaces } from "./turns.js";
+const main = () => given.map(([seen, how]) => {
+  const tracks = seen.map((age, id) => ({ id, seen: age === null ? null : 10000 - age }));
+  return dueFaces(tracks, { time: 10000, ...how }).map(({ id }) => id);
+}).concat([[BUDGET, OLDEST]]);
+"""
+
+
+def test_faces_take_turns_where_time_is_short_and_none_waits_too_long(node: Node) -> None:
+    slow = {"spent": 3, "perFace": 12, "detected": False}
+    fast = {"spent": 1, "perFace": 2, "detected": False}
+    after_detection = slow | {"spent": 9, "detected": True}
+    cases = [
+        [[40, 70, 10], slow],
+        [[40, 70, 10], fast],
+        [[40, 70, 10], after_detection],
+        [[40, 200, 120], slow],
+        [[None, 70, None], after_detection],
+        [[], slow],
+    ]
+    *got, (budget, oldest) = node(DUE, cases)
+    assert (budget, oldest) == (14, 110)
+    assert got == [[1], [1, 0, 2], [], [1, 2], [0, 2], []]
+
+
+ASKED = """
+const waits = [];
+globalThis.setTimeout = (done, ms) => (waits.push(ms), queueMicrotask(done));
+Object.defineProperty(globalThis, "navigator", { value: { onLine: true }, configurable: true });
+const left = [...given];
+globalThis.fetch = async () => {
+  const next = left.shift();
+  if (next === "down") throw new TypeError("Failed to fetch");
+  return new Response(next === 304 ? null : "x", { status: next, headers: { "retry-after": "4" } });
+};
+const { ask } = await import("./ask.js");
+const main = async () => {
+  const said = [];
+  const answer = await ask("/models/x", (sentence) => said.push(sentence));
+  return { status: answer.status, said, waits };
+};
+"""
+
+
+def test_a_busy_server_is_asked_again_when_it_says_and_less_and_less_often(node: Node) -> None:
+    got = node(ASKED, [503, 503, 503, "down", 200])
+    assert got["status"] == 200
+    assert [bool(re.fullmatch(r"The server is busy; it is asked again in \d+ s\.", one)) for one in got["said"][:3]] == [True] * 3
+    assert got["said"][3] == "The server does not answer; this page goes on trying."
+    first, second, third, _ = (wait / 1000 for wait in got["waits"])
+    assert 4 <= first <= 5
+    assert 6 <= second <= 8
+    assert 9 <= third <= 12
+    assert max(node(ASKED, [503] * 30 + [200])["waits"]) <= 38_000
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_other_answers_are_passed_on(node: Node, status: int) -> None:
+    assert node(ASKED, [status]) == {"status": status, "said": [], "waits": []}
