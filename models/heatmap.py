@@ -19,7 +19,8 @@ class Explained(nn.Module):
     and the bias are the logit. With MobileNetV3's two layers it is first order only, because hardswish stands between: exact as
     a gradient, and not a decomposition of the logit.
 
-    The first linear layer is applied before pooling instead of after, where it costs the same to read and serves both outputs.
+    The heatmap is (slopes @ W1) @ A rather than slopes @ (W1 @ A): for few classes that costs no more, and the logits need none
+    of it (`models.onnx_outputs`).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,13 +32,13 @@ class Explained(nn.Module):
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         linears = [layer for layer in self.classifier.children() if isinstance(layer, nn.Linear)]
         first, last = linears[0], linears[-1]
-        places = F.conv2d(self.features(faces), first.weight[:, :, None, None])
-        pooled = F.adaptive_avg_pool2d(places, 1).flatten(1) + first.bias
-        if first is last:
-            return pooled, places
+        places = self.features(faces)
         width, height, breadth = (int(side) for side in places.shape[1:])
-        slopes = last.weight * _hardswish_slope(pooled).reshape(-1, 1, width)
-        heatmap = torch.matmul(slopes, places.reshape(-1, width, height * breadth))
+        pooled = F.linear(F.adaptive_avg_pool2d(places, 1).flatten(1), first.weight, first.bias)
+        if first is last:
+            return pooled, F.conv2d(places, first.weight[:, :, None, None])
+        slopes = last.weight * _hardswish_slope(pooled).reshape(-1, 1, first.out_features)
+        heatmap = torch.matmul(torch.matmul(slopes, first.weight), places.reshape(-1, width, height * breadth))
         return last(F.hardswish(pooled)), heatmap.reshape(-1, last.out_features, height, breadth)
 
 
