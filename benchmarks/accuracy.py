@@ -46,10 +46,9 @@ def find_data(given: Path | None) -> Path:
 def shipped(data: Path) -> dict[str, dict[str, float]]:
     """Scores of the shipped base on PrivateTest, by label set, computed anew from its weights.
 
-    `prior_corrected` is what a shift of class priors alone makes of the same logits: the log of the test set's class frequencies
-    over the mean prediction is added. It may be compared with, and must not be claimed.
+    `prior_corrected` is what a shift of class priors alone makes of the same logits, see `models.prior`.
     """
-    import torch
+    from scipy.special import softmax
 
     from common.emotions import EMOTIONS_7, EMOTIONS_8
     from common.parameters import write_parameters
@@ -57,6 +56,7 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
     from models.pretrained import open_base
     from models.pretraining.data import load_splits
     from models.pretraining.scores import predict
+    from models.prior import corrected_accuracy
 
     base, test = open_base(), load_splits(data).test
     found = {}
@@ -68,11 +68,9 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
         write_parameters(model, base.weights(config))
         rows = test.voted if name == "ferplus" else np.ones(len(test), dtype=bool)
         labels = test.votes[rows].argmax(1) if name == "ferplus" else test.labels[rows]
-        logits = torch.from_numpy(predict(model, test.images[rows]))
-        frequency = torch.from_numpy(np.bincount(labels, minlength=len(classes)) / len(labels)).float()
-        shift = (frequency + 1e-6).log() - logits.softmax(1).mean(0).log()
-        found[name] = {"examples": float(len(labels)), **_scores(logits.numpy(), labels)}
-        found[name]["prior_corrected"] = _scores((logits + shift).numpy(), labels)["accuracy"]
+        logits = predict(model, test.images[rows])
+        found[name] = {"examples": float(len(labels)), **_scores(logits, labels)}
+        found[name]["prior_corrected"] = corrected_accuracy(softmax(logits, axis=1), labels)
     return found
 
 
@@ -142,9 +140,24 @@ def play(cell: Cell, data: Path, base: Path, folder: Path, seeds: int, workers: 
         perform(settings, None if going_on else run, run if going_on else None, "in-process", workers)
 
 
+def personalise(cell: Cell, folder: Path) -> None:
+    """Own heads for the devices of the cell's finished runs, where they are not there yet."""
+    from fl_client.personal import PersonalSettings
+    from simulation.personalise import JSON, personalise_run, write_outcome
+    from simulation.run import RunFolder
+
+    for run in sorted((folder / "runs" / cell.name).glob("seed-*")):
+        if cell.personal and (run / "summary.json").exists() and not (run / JSON).exists():
+            write_outcome(run, personalise_run(RunFolder(run), PersonalSettings()), PersonalSettings())
+
+
 @dataclass(frozen=True)
 class Line:
-    """One cell's results: means over seeds, and half the width of the 95 % interval where there are two or more."""
+    """One cell's results: means over seeds, and half the width of the 95 % interval where there are two or more.
+
+    Attributes:
+        shifted, start_shifted: accuracy after, and before round 1, once class priors are shifted to the test faces' own.
+    """
 
     name: str
     seeds: int
@@ -153,6 +166,13 @@ class Line:
     margin: float | None
     epsilon: float | None
     worst_tenth: float | None
+    shifted: float | None = None
+    start_shifted: float | None = None
+
+
+def _mean(runs: Sequence[dict[str, Any]], name: str) -> float | None:
+    values = [run[name] for run in runs if run.get(name) is not None]
+    return mean(values) if values else None
 
 
 def read_lines(folder: Path) -> list[Line]:
@@ -165,7 +185,6 @@ def read_lines(folder: Path) -> list[Line]:
         values = [run["test_accuracy"] for run in runs]
         degrees = len(values) - 1
         margin = T_95.get(degrees, 2.0) * stdev(values) / math.sqrt(len(values)) if degrees else None
-        worst = [run["device_accuracy_worst_tenth"] for run in runs if run["device_accuracy_worst_tenth"] is not None]
         epsilons = [run["epsilon"] or run["client_epsilon"] for run in runs]
         found.append(
             Line(
@@ -175,7 +194,9 @@ def read_lines(folder: Path) -> list[Line]:
                 mean(run["test_balanced_accuracy"] for run in runs),
                 margin,
                 max(epsilons) if all(epsilons) else None,
-                mean(worst) if worst else None,
+                _mean(runs, "device_accuracy_worst_tenth"),
+                _mean(runs, "test_priors_shifted"),
+                _mean(runs, "start_priors_shifted"),
             )
         )
     return found
@@ -183,7 +204,7 @@ def read_lines(folder: Path) -> list[Line]:
 
 def show_lines(lines: Sequence[Line]) -> None:
     table = Table(title="Federated runs, PrivateTest", title_justify="left")
-    for heading in ("run", "seeds", "accuracy", "± 95 %", "balanced", "epsilon", "worst tenth of devices"):
+    for heading in ("run", "seeds", "accuracy", "± 95 %", "balanced", "shifted", "start shifted", "epsilon", "worst tenth"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for line in lines:
         table.add_row(
@@ -192,9 +213,35 @@ def show_lines(lines: Sequence[Line]) -> None:
             f"{line.accuracy:.1%}",
             "" if line.margin is None else f"{line.margin:.1%}",
             f"{line.balanced:.1%}",
+            "" if line.shifted is None else f"{line.shifted:.1%}",
+            "" if line.start_shifted is None else f"{line.start_shifted:.1%}",
             "" if line.epsilon is None else f"{line.epsilon:.2f}",
             "" if line.worst_tenth is None else f"{line.worst_tenth:.1%}",
         )
+    out.print(table)
+
+
+def read_heads(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """By cell and stage, means over seeds of what `fl-sim personalise` found."""
+    found = {}
+    for cell in CELLS:
+        runs = [json.loads(path.read_bytes()) for path in sorted((folder / "runs" / cell.name).glob("seed-*/personal.json"))]
+        if runs:
+            found[cell.name] = {
+                stage: {name: mean(run[stage][name] for run in runs) for name in runs[0][stage]}
+                for stage in ("before", "shifted", "after")
+            }
+    return found
+
+
+def show_heads(heads: dict[str, dict[str, dict[str, float]]]) -> None:
+    table = Table(title="Devices with a head of their own, on their held-out faces", title_justify="left")
+    for heading in ("run", "model", "mean", "worst tenth", "best tenth", "balanced"):
+        table.add_column(heading, justify="left" if heading in ("run", "model") else "right")
+    for name, stages in heads.items():
+        for stage, spread in stages.items():
+            figures = (f"{spread[key]:.1%}" for key in ("mean", "worst_tenth", "best_tenth", "balanced"))
+            table.add_row(name if stage == "before" else "", stage, *figures)
     out.print(table)
 
 
@@ -248,16 +295,20 @@ def main(
         if scores[name]["accuracy"] < target
     ]
     lines: list[Line] = []
+    heads: dict[str, dict[str, dict[str, float]]] = {}
     if not quick:
         if not report:
             for_base, for_devices = halve(path, folder)
             base = half_base(for_base, folder, base_images)
             for cell in chosen:
                 play(cell, for_devices, base, folder, seeds, workers)
-        lines = read_lines(folder)
+                personalise(cell, folder)
+        lines, heads = read_lines(folder), read_heads(folder)
         show_lines(lines)
+        if heads:
+            show_heads(heads)
         missed += missed_claims(lines, base_accuracy(folder))
-    results: dict[str, Any] = {"shipped": scores, "runs": {line.name: vars(line) for line in lines}}
+    results: dict[str, Any] = {"shipped": scores, "runs": {line.name: vars(line) for line in lines}, "own_heads": heads}
     out.print(
         json.dumps({"benchmark": "accuracy", "results": results, "targets": TARGETS, "missed": missed}),
         soft_wrap=True,

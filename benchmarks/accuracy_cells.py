@@ -4,12 +4,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.config import RunConfig, merge_settings
+from common.emotions import EMOTIONS_7, EMOTIONS_8
 from simulation.run_command import settle
 
 ROUNDS, CLIENTS, ALPHA = 30, 20, 0.3
 """As the targets say: 30 rounds, 20 devices, alpha 0.3."""
 HALF = "half"
 """Stands for the base model that learnt from one half of the data; the run's devices hold the other half."""
+
+FER2013 = dict(zip(EMOTIONS_7, (3958, 435, 4070, 7185, 4805, 3169, 4939), strict=True))
+FERPLUS = dict(zip(EMOTIONS_8, (8409, 7265, 3096, 3270, 2033, 162, 649, 177), strict=True))
+"""Public class counts of the Training faces: `FaceSet.targets` summed, for FER+ soft votes."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,12 @@ class Cell:
     Attributes:
         name: `group/what`, for `--only`.
         settings: nested, over those that all cells share.
+        personal: afterwards each device gets a head of its own, and is judged before and after.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    personal: bool = False
 
     def config(self, data: str, base: str, seed: int) -> RunConfig:
         """The run of one seed.
@@ -104,7 +111,36 @@ def _others() -> list[Cell]:
     ]
 
 
-CELLS: tuple[Cell, ...] = (*_skew(), *_record_level(), *_client_level(), *_others())
+def _losses() -> list[Cell]:
+    """Class imbalance and label noise; plain cross-entropy at alpha 0.3 is `fedavg/base-alpha-0.3-20`."""
+    found = [Cell("loss/ferplus-cross-entropy", {"data": {"labels": "ferplus"}})]
+    private = _private(8.0, "last-block")
+    for loss in ("class-balanced", "logit-adjusted"):
+        train = {"loss": loss, "class_counts": FER2013}
+        found.append(Cell(f"loss/{loss}", {"train": train}))
+        found.append(Cell(f"loss/{loss}-epsilon-8", merge_settings(private, {"train": train})))
+        asked = {"train": {"loss": loss}, "evaluation": {"class_histogram": True}}
+        found.append(Cell(f"loss/{loss}-histogram-epsilon-8", merge_settings(private, asked)))
+        soft = {"train": {"loss": loss, "class_counts": FERPLUS}, "data": {"labels": "ferplus"}}
+        found.append(Cell(f"loss/ferplus-{loss}", soft))
+    return found
+
+
+def _personal() -> list[Cell]:
+    """A head fitted after training, and one that never left its device during it."""
+    found = []
+    for alpha in (0.1, 0.3):
+        data = {"data": {"alpha": alpha, "holdout": 0.2}}
+        kept = {"train": {"local_layers": "head"}}
+        found.append(Cell(f"personal/fitted-alpha-{alpha:g}", data, personal=True))
+        found.append(Cell(f"personal/kept-alpha-{alpha:g}", data | kept, personal=True))
+        private = merge_settings(_private(8.0, "last-block"), data)
+        found.append(Cell(f"personal/fitted-alpha-{alpha:g}-epsilon-8", private, personal=True))
+        found.append(Cell(f"personal/kept-alpha-{alpha:g}-epsilon-8", merge_settings(private, kept), personal=True))
+    return found
+
+
+CELLS: tuple[Cell, ...] = (*_skew(), *_record_level(), *_client_level(), *_others(), *_losses(), *_personal())
 
 
 @dataclass(frozen=True)

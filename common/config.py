@@ -5,9 +5,9 @@ A `RunConfig` is what `fl-sim run` and a server start from, what a run folder st
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError
@@ -57,6 +57,14 @@ class TrainConfig(Settings):
         augment: random flips, shifts, small rotations and scales of each face.
         augmentations: K, so many differently augmented copies of each face in a step, their gradients averaged before the face is
             clipped (De et al. 2022): K times the work, the same epsilon.
+        loss: `cross-entropy`; `class-balanced` (Cui et al. 2019), which weighs rare classes up; or `logit-adjusted` (Menon et
+            al. 2021), which learns what would be right if all classes were as frequent. See `fl_client.losses`.
+        class_counts: how many faces of each class there are, by name: public numbers of all the data there is, from which the
+            last two make their weights. Never one device's own: then one face would change what the others weigh.
+        balance: beta of the class-balanced loss; 0 weighs all classes alike, towards 1 by the inverse of their counts.
+        adjustment: tau of the logit-adjusted loss; 1 aims at balanced accuracy.
+        local_layers: `head`: each device keeps a last layer of its own, which it neither uploads nor takes from the server
+            (FedPer, Arivazhagan et al. 2019); `none`.
     """
 
     batch_size: int = Field(default=32, ge=1)
@@ -69,6 +77,18 @@ class TrainConfig(Settings):
     proximal_mu: float = Field(default=0.0, ge=0)
     augment: bool = True
     augmentations: int = Field(default=1, ge=1, le=32)
+    loss: Literal["cross-entropy", "class-balanced", "logit-adjusted"] = "cross-entropy"
+    class_counts: dict[str, Annotated[float, Field(gt=0, le=1e12)]] = Field(default_factory=dict, max_length=len(EMOTIONS_8))
+    balance: float = Field(default=0.999, ge=0, lt=1)
+    adjustment: float = Field(default=1.0, ge=0, le=10)
+    local_layers: Literal["none", "head"] = "none"
+
+    @field_validator("class_counts")
+    @classmethod
+    def _known_names(cls, counts: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(set(counts) - set(EMOTIONS_8)):
+            raise ValueError(f"{unknown[0][:80]!r} is no emotion; write one of {', '.join(EMOTIONS_8)}")
+        return counts
 
     @model_validator(mode="after")
     def _different_copies(self) -> Self:
@@ -159,14 +179,18 @@ class UploadConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """Federated evaluation: how well the global model does on the devices' own faces, as a noisy number in the secure sum.
+    """Noisy numbers about the devices' own faces, in the secure sum: how well the global model does, and what emotions there are.
 
     Attributes:
-        federated: ask for it in every round.
-        noise_multiplier: of each device's noise on its two counts; it is debited beside the training, at a sampling rate of 1.
+        federated: ask how well the model does, in every round.
+        class_histogram: ask in one round how many faces of each class there are; the rounds after it train with these
+            `train.class_counts`.
+        noise_multiplier: of each device's noise on its counts, in units of how far one face moves them; it is debited beside the
+            training, at a sampling rate of 1.
     """
 
     federated: bool = False
+    class_histogram: bool = False
     noise_multiplier: float = Field(default=8.0, gt=0)
 
 
@@ -273,10 +297,29 @@ class RunConfig(Settings):
                 f"Secure aggregation needs a cohort of at least {SMALLEST} devices: of two, each knows the other's update. "
                 "Take more devices, or --no-secure-aggregation"
             )
-        if self.evaluation.federated and (not self.upload.secure or self.client_level.mode != "none"):
+        for asked, option in (
+            (self.evaluation.federated, "federated evaluation (--federated-evaluation)"),
+            (self.evaluation.class_histogram, "the class histogram (--class-histogram)"),
+        ):
+            if asked and (not self.upload.secure or self.client_level.mode != "none"):
+                raise ValueError(
+                    f"{option} goes through a secure sum and has no client-level guarantee: "
+                    "leave out --no-secure-aggregation and --client-dp"
+                )
+        if self.evaluation.class_histogram and (self.train.loss == "cross-entropy" or self.train.class_counts):
             raise ValueError(
-                "federated evaluation (--federated-evaluation) goes through a secure sum and has no client-level guarantee: "
-                "leave out --no-secure-aggregation and --client-dp"
+                "the class histogram (--class-histogram) is for a --loss that needs class counts and is not given any"
+            )
+        odd = sorted(set(self.model.classes) ^ set(self.train.class_counts))
+        if self.train.loss != "cross-entropy" and not self.evaluation.class_histogram and odd:
+            raise ValueError(
+                f"train.loss {self.train.loss} (--loss) needs public counts of the model's classes: {odd[0]} is missing or too "
+                "much; give train.class_counts (--class-counts happiness=7215,...), or ask the devices with --class-histogram"
+            )
+        if self.train.local_layers == "head" and self.model.trainable == "head":
+            raise ValueError(
+                "with train.local_layers head (--personal-head) and --trainable head nothing would be uploaded: train last-block "
+                "or full"
             )
         if self.client_level.mode == "distributed" and not self.upload.secure:
             raise ValueError(
@@ -318,6 +361,25 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration {path} is not valid TOML: {error}.") from error
+
+
+def named_counts(text: str) -> dict[str, float]:
+    """Numbers by name from text such as `happiness=7215,fear=4097`, for `train.class_counts`.
+
+    Raises:
+        ConfigError: it is written otherwise.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, sign, number = (word.strip() for word in part.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if not sign or not name or name in found or not value > 0:
+            raise ConfigError(f"{part.strip()!r} is no count: write each class once, as in happiness=7215,fear=4097.")
+        found[name] = value
+    return found
 
 
 def nest_settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class TrainRequest(Settings):
         participations: how often this device should expect to be asked in the run; it spreads its budget over them.
         upload: how the update is to travel.
         evaluation_noise: noise multiplier of the device's two counts for federated evaluation; None asks for none.
+        histogram_noise: noise multiplier of the device's counts of faces by class; None asks for none.
         client_level: what else is done to it for client-level privacy, if anything.
     """
 
@@ -52,6 +53,7 @@ class TrainRequest(Settings):
     privacy: PrivacyConfig
     upload: UploadConfig
     evaluation_noise: float | None = Field(default=None, gt=0)
+    histogram_noise: float | None = Field(default=None, gt=0)
     client_level: ClientLevelRequest | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
 

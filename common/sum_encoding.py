@@ -37,12 +37,14 @@ class DecodedSum:
         step: how far apart the values of one update were.
         below: in central mode, how many of them were no longer than the clip.
         scored: in federated evaluation, noisy: faces that the global model was right about, and faces.
+        histogram: where it was asked for, noisy: faces of each class.
     """
 
     total: NDArray[np.float64]
     step: float = 0.0
     below: int | None = None
     scored: tuple[float, float] | None = None
+    histogram: tuple[float, ...] | None = None
 
 
 class SumEncoding(Protocol):
@@ -115,16 +117,27 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class Scored:
-    """Fixed-point numbers as in `FixedPoint`, and two counts of federated evaluation in units of `MOST_FACES`."""
+    """Fixed-point numbers as in `FixedPoint`, and counts in units of `MOST_FACES`.
+
+    Attributes:
+        scored: two counts of federated evaluation follow the update.
+        classes: so many counts of a class histogram come last.
+    """
 
     length: int
     clip: float
     short: bool = False
+    scored: bool = True
+    classes: int = 0
+
+    @property
+    def _counts(self) -> int:
+        return 2 * self.scored + self.classes
 
     @property
     def vector_length(self) -> int:
-        """Two more than values."""
-        return self.length + 2
+        """As many more than values as there are counts."""
+        return self.length + self._counts
 
     @property
     def _plain(self) -> FixedPoint:
@@ -138,17 +151,17 @@ class Scored:
         """Both carry their record-level noise already."""
 
     def encode(self, update: NDArray[np.floating], terms: Terms, rounding: Callable[[int], bytes]) -> NDArray[np.uint32]:
-        """As `SumEncoding`; the last two values are the counts."""
+        """As `SumEncoding`; the last values are the counts."""
         values = update.astype(np.float64)
-        values[-2:] *= self.clip
+        values[self.length :] *= self.clip
         return self._plain.encode(values, terms, rounding)
 
     def decode(self, total: NDArray[np.uint32], terms: Terms) -> DecodedSum:
         """As `SumEncoding`."""
         found = self._plain.decode(total, terms).total
-        return DecodedSum(
-            found[:-2], scored=(float(found[-2]) * MOST_FACES / self.clip, float(found[-1]) * MOST_FACES / self.clip)
-        )
+        counts = tuple(float(value) * MOST_FACES / self.clip for value in found[self.length :])
+        scored = (counts[0], counts[1]) if self.scored else None
+        return DecodedSum(found[: self.length], scored=scored, histogram=counts[2 * self.scored :] or None)
 
 
 @dataclass(frozen=True)
@@ -235,9 +248,17 @@ class NoiseShares:
         return DecodedSum(self.mechanism(terms).decode(total, terms.digest))
 
 
-def sum_encoding(length: int, upload: UploadConfig, wish: ClientLevelRequest | None, scored: bool = False) -> SumEncoding:
-    """The encoding that a request asks for, for updates of `length` values, with counts beside them if they are `scored`."""
+def sum_encoding(
+    length: int, upload: UploadConfig, wish: ClientLevelRequest | None, scored: bool = False, classes: int = 0
+) -> SumEncoding:
+    """The encoding that a request asks for, for updates of `length` values.
+
+    Args:
+        scored: with the counts of federated evaluation beside them.
+        classes: with a histogram of so many classes.
+    """
     short = upload.precision == "int16"
     if wish is None:
-        return (Scored if scored else FixedPoint)(length, upload.clip, short)
+        counted = scored or classes
+        return Scored(length, upload.clip, short, scored, classes) if counted else FixedPoint(length, upload.clip, short)
     return Clipped(length, wish.clip, short) if wish.mode == "central" else NoiseShares(length, wish)

@@ -3,6 +3,7 @@
 from common.console import command_line, run_command_line
 from fl_client.capture_commands import capture
 from fl_client.data_commands import data
+from fl_client.personalise_commands import personalise
 from fl_client.policy_commands import policy
 from fl_client.privacy_commands import privacy
 from fl_client.take_part import take_part
@@ -14,6 +15,7 @@ app.command()(privacy)
 app.command()(policy)
 app.command()(webcam)
 app.command()(capture)
+app.command()(personalise)
 app.add_typer(data, name="data")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import secrets
 import threading
 from collections.abc import Callable
@@ -18,20 +17,22 @@ from torch import nn
 from common.arrays import Arrays, flatten, unpack
 from common.config import ModelConfig, PrivacyConfig
 from common.emotions import EMOTIONS_7, EMOTIONS_8
-from common.errors import EmoflError, ModelError, PrivacyError, ReplyError
+from common.errors import ConfigError, EmoflError, ModelError, PrivacyError, ReplyError
 from common.identity import SigningKey
 from common.messages import Refusal, SumHeader, TrainReply, TrainRequest, joining
 from common.parameters import write_parameters
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
-from common.sum_encoding import MOST_FACES, sum_encoding
+from common.sum_encoding import sum_encoding
 from fl_client.client_spending import EVALUATION, Promise, run_of, survey_promises
 from fl_client.features import FeatureCache
+from fl_client.losses import make_loss
+from fl_client.noisy_counts import count_releases, counted_classes, noisy_counts
+from fl_client.own_head import RunHead
 from fl_client.policy import Policy
 from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
 from fl_client.train import Plan, coarse_count, make_plan, train_locally
-from models.evaluate import evaluate
 from models.faces.faceset import FaceSet
 from models.isolation import refuse_mixed_examples
 from models.mobilenet import build_model
@@ -77,6 +78,7 @@ class Device:
         known: which other devices it adds up with.
         rounding: by round, what rounds an update to the integers of a secure sum.
         sums: what it keeps between the messages of a round; `number` is its place in there.
+        own_head: the file of a last layer of its own, for runs in which that never leaves the device.
     """
 
     faces: Callable[[Preprocessing], FaceSet]
@@ -91,6 +93,7 @@ class Device:
     rounding: Callable[[int], Callable[[int], bytes]] = field(default=lambda number: secrets.token_bytes)
     sums: SecureSums = field(default_factory=SecureSums)
     number: int = 0
+    own_head: Path | None = None
 
     def answer(self, request: TrainRequest, packed: bytes) -> tuple[TrainReply, Arrays | None]:
         """Take part in one round, or refuse with a reason code.
@@ -106,7 +109,8 @@ class Device:
             model = self.models.get(request.model)
             weights = unpack(packed)
             write_parameters(model, weights)
-        except (ModelError, ReplyError) as error:
+            make_loss(request.train, request.model.classes)
+        except (ModelError, ReplyError, ConfigError) as error:
             return self._refuse(request, "bad-request", str(error))
         wish = request.client_level
         if contradiction := _contradiction(request):
@@ -129,12 +133,15 @@ class Device:
             with Ledger(self.ledger).locked() as ledger:
                 promise = self._client_level(ledger, request)
                 release = self._release(ledger, request, plan) if request.privacy.private else None
-                for scoring in self._evaluations(request, 1):
+                for scoring in count_releases(request, 1):
                     ledger.debit(scoring, run=f"{request.run}{EVALUATION}", round_number=request.round, now=self.now())
                 ledger.debit(release, run=request.run, round_number=request.round, now=self.now(), client_level=promise)
         except PrivacyError as error:
             return self._refuse(request, "budget-spent", str(error))
-        # 4. Evaluation of the model as it came, if it was asked for, and training.
+        # 4. Evaluation of the model as it came, if it was asked for, and training; with the device's own head, if it keeps one.
+        own = self._own_head(request)
+        weights = own.adopt(weights)
+        write_parameters(model, weights)
         counts = self._counts(model, faces, preprocessing, request)
         update = train_locally(
             model,
@@ -149,12 +156,15 @@ class Device:
             seed=self._seed(request),
             features=self.models.features,
         )
+        update = own.keep(weights, update)
         if not request.upload.secure:
             return TrainReply(run=request.run, round=request.round, status="trained"), update
         # 5. The update waits for the others'.
         identity, digest = self.identity(), request.digest(packed)
         flat = flatten(update)
-        encoding = sum_encoding(len(flat), request.upload, request.client_level, counts is not None)
+        encoding = sum_encoding(
+            len(flat), request.upload, request.client_level, request.evaluation_noise is not None, counted_classes(request)
+        )
         waiting = Waiting(flat if counts is None else np.append(flat, counts), digest, encoding, identity)
         self.sums.keep(request.run, request.round, self.number, waiting)
         return joining(request, identity, digest), None
@@ -179,26 +189,14 @@ class Device:
         self.sums.drop(self.number)
         return reply.model_copy(update={"reason": reason}), None
 
-    def _evaluations(self, request: TrainRequest, rounds: int) -> list[Release]:
-        """What `rounds` federated evaluations cost: counts of all faces, so at a sampling rate of 1."""
-        if request.evaluation_noise is None or not request.privacy.private:
-            return []
-        return [Release(request.evaluation_noise, 1.0, rounds)]
+    def _own_head(self, request: TrainRequest) -> RunHead:
+        authority = self.ledger.authority if isinstance(self.ledger, LedgerPlace) else None
+        return RunHead(self.own_head, f"{authority or 'unknown'}/{request.run}", request.train.local_layers)
 
     def _counts(
         self, model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, request: TrainRequest
     ) -> NDArray[np.float32] | None:
-        """Faces that the model is right about, and faces, in units of `MOST_FACES`, each under the noise that was debited.
-
-        One face more or less moves the pair by at most sqrt(2) in L2.
-        """
-        if request.evaluation_noise is None or not request.upload.secure:
-            return None
-        confusion = evaluate(model, faces, preprocessing).confusion
-        counts = np.array([np.trace(confusion), confusion.sum()], dtype=np.float64)
-        if request.privacy.private:
-            counts += self.random().normal(2, request.evaluation_noise * math.sqrt(2)).numpy()
-        return (counts / MOST_FACES).astype(np.float32)
+        return noisy_counts(model, faces, preprocessing, request, self.random)
 
     def _client_level(self, ledger: Ledger, request: TrainRequest) -> dict[str, Any] | None:
         """The run's client-level promise, for the ledger. One promise holds for a whole run, and for as many rounds as it says.
@@ -237,7 +235,7 @@ class Device:
         mine = (e for e in ledger.entries if (e.authority, e.run) == (ledger.place.authority, request.run))
         earlier = [e.release for e in mine if e.release is not None]
         left = max(1, request.participations - len(earlier))
-        steps, spent = plan.steps * left, [*ledger.releases, *self._evaluations(request, left)]
+        steps, spent = plan.steps * left, [*ledger.releases, *count_releases(request, left)]
         rate = plan.sampling.rate
         if earlier:
             same = Release(earlier[-1].noise_multiplier, rate, steps)
@@ -262,7 +260,10 @@ class Device:
 
 def _contradiction(request: TrainRequest) -> str | None:
     """Why no honest server sends this request, as a sentence, or None."""
-    wish, counted = request.client_level, request.evaluation_noise is not None
+    wish = request.client_level
+    counted = request.evaluation_noise is not None or request.histogram_noise is not None
+    if request.train.local_layers == request.model.trainable:
+        return "The server asks to train only what stays on the device: nothing would be uploaded."
     if not request.upload.secure and (counted or (wish is not None and wish.mode == "distributed")):
         return "The server asks outside of a secure sum for what is safe inside one alone."
     if wish is not None and counted:

@@ -15,6 +15,7 @@ from common.privacy.ledger import LedgerPlace
 from fl_client.app import build_client_app
 from fl_client.device import Device, ModelCache
 from fl_client.known_devices import KnownDevicesFile
+from fl_client.own_head import FEDERATED, personal_folder
 from fl_client.policy import Policy
 from models.faces.faceset import FaceSet
 from models.faces.folder import read_folder
@@ -64,6 +65,7 @@ def folder_app(folder: Path, home: Path, ledger: LedgerPlace, policy: Policy, th
         models=ModelCache(),
         identity=lambda: identity,
         known=KnownDevicesFile(home, policy.accept_new_devices),
+        own_head=personal_folder(folder) / FEDERATED,
         folder=folder,
     )
     return build_client_app(lambda context: device)

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,9 +18,9 @@ from common.config import PrivacyConfig, TrainConfig
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
-from common.privacy.dpsgd.opacus_engine import OpacusGradients
 from common.privacy.mechanisms import PoissonSampling, SecureRandom
 from fl_client.features import FeatureCache, split_frozen
+from fl_client.losses import Loss, make_loss
 from models.augment import augment
 from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
@@ -63,9 +62,6 @@ def make_plan(config: TrainConfig, examples: int, round_number: int, rounds: int
     return Plan(examples, steps, PoissonSampling(examples, rate, rate * nominal), config.learning_rate * shrink)
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
 class Gradients(Protocol):
     """Sets the gradients of a model's trainable parameters from one batch; `loss` gives the sum over its rows.
 
@@ -75,11 +71,6 @@ class Gradients(Protocol):
     def compute(self, inputs: Tensor, targets: Tensor, loss: Loss, augmentations: int = 1) -> None: ...
 
     def close(self) -> None: ...
-
-
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum over the batch of the cross-entropy against soft labels."""
-    return F.cross_entropy(logits, targets, reduction="sum")
 
 
 class PlainGradients:
@@ -99,8 +90,12 @@ class PlainGradients:
 def _private_gradients(
     model: nn.Module, privacy: PrivacyConfig, release: Release, sampling: PoissonSampling, random: SecureRandom
 ) -> Gradients:
-    engines: dict[str, Callable[..., Gradients]] = {"bookkeeping": BookkeepingGradients, "opacus": OpacusGradients}
-    return engines[privacy.engine](
+    engine: Callable[..., Gradients] = BookkeepingGradients
+    if privacy.engine == "opacus":
+        from common.privacy.dpsgd.opacus_engine import OpacusGradients  # takes as long to load as half of torch
+
+        engine = OpacusGradients
+    return engine(
         model,
         clipping_norm=privacy.clipping_norm,
         noise_multiplier=release.noise_multiplier,
@@ -148,6 +143,9 @@ def train_locally(
 
     Returns:
         Change of each trained parameter, float32.
+
+    Raises:
+        ConfigError: the loss needs class counts that the configuration does not have.
     """
     write_parameters(model, weights)
     model.train()
@@ -159,6 +157,7 @@ def train_locally(
     parts = split_frozen(model) if features is not None and not config.augment else None
     network = model if parts is None else parts[1]
     kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
+    loss = make_loss(config, faces.classes)
     gradients: Gradients
     if release is None:
         gradients = PlainGradients(network)
@@ -180,7 +179,7 @@ def train_locally(
                 inputs = augment(inputs, warp)
             if inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            gradients.compute(inputs, targets, summed_loss, config.augmentations)
+            gradients.compute(inputs, targets, loss, config.augmentations)
             if config.proximal_mu:
                 for name, p in trained.items():
                     if p.grad is not None:

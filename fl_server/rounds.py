@@ -36,7 +36,7 @@ from models.evaluate import Evaluation, evaluate
 from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
-from models.subset import select_trainable
+from models.subset import select_trainable, shared_names
 
 log = logging.getLogger("emofl.server")
 
@@ -83,6 +83,11 @@ def expected_participations(rounds: int, cohort: int, devices: int) -> int:
     """How often a device should expect to be asked: the mean of a binomial plus two standard deviations, at most `rounds`."""
     share = min(1.0, cohort / devices)
     return max(1, min(rounds, math.ceil(rounds * share + 2 * math.sqrt(rounds * share * (1 - share)))))
+
+
+def class_counts(history: Iterable[dict[str, Any]]) -> dict[str, float] | None:
+    """What a round's class histogram said, if one did; no count is below 1."""
+    return next((record["class_counts"] for record in history if record.get("class_counts")), None)
 
 
 @dataclass
@@ -139,7 +144,7 @@ class Rounds:
         """Run from the checkpoint, or from `weights`, to the last round."""
         state = self.open_checkpoint(weights)
         model = self.initial_model(state.weights)
-        names = list(select_trainable(model, self.config.model.trainable))
+        names = shared_names(select_trainable(model, self.config.model.trainable), self.config.train.local_layers)
         strategy = make_strategy(self.config.server, self.config.train.proximal_mu)
         strategy.shape = UpdateShape({name: state.weights[name].shape for name in names}, self.config.server.max_update_norm)
         strategy.budget = self._budget(state, strategy.shape.size)
@@ -174,11 +179,13 @@ class Rounds:
         wish = strategy.budget.begin(state.round, len(cohort), devices) if strategy.budget else None
         start = {name: state.weights[name] for name in strategy.shape.shapes}
         weights = pack(state.weights)
-        request = self._request(number, participations, wish)
+        counts = class_counts(state.history)
+        request = self._request(number, participations, wish, counts)
         digest = request.digest(weights)
 
         def add_up(ready: Mapping[int, bytes]) -> SecureSum:
-            encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, self.config.evaluation.federated)
+            classes = 0 if request.histogram_noise is None else len(self.config.model.classes)
+            encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, self.config.evaluation.federated, classes)
             timeout = self.config.upload.step_timeout
             return SecureRound(exchange, ready, self.run, number, digest, encoding, timeout).sum()
 
@@ -242,17 +249,24 @@ class Rounds:
         costs = [record["client_level"] for record in state.history if record.get("client_level")]
         return ClientLevel.resume(self.config.client_level, length, self.config.server.rounds, costs)
 
-    def _request(self, number: int, participations: int, wish: ClientLevelRequest | None) -> TrainRequest:
+    def _request(
+        self, number: int, participations: int, wish: ClientLevelRequest | None, counts: dict[str, float] | None
+    ) -> TrainRequest:
+        asked, train = self.config.evaluation, self.config.train
+        missing = asked.class_histogram and counts is None
+        if asked.class_histogram:  # until the devices' histogram is there, no class weighs more than another
+            train = train.model_copy(update={"loss": "cross-entropy"} if counts is None else {"class_counts": counts})
         return TrainRequest(
             run=self.run,
             round=number,
             rounds=self.config.server.rounds,
             participations=participations,
             model=self.config.model,
-            train=self.config.train,
+            train=train,
             privacy=self.config.privacy,
             upload=self.config.upload,
-            evaluation_noise=self.config.evaluation.noise_multiplier if self.config.evaluation.federated else None,
+            evaluation_noise=asked.noise_multiplier if asked.federated else None,
+            histogram_noise=asked.noise_multiplier if missing else None,
             client_level=wish,
             preprocessing=self.preprocessing.model_dump(),
         )
@@ -274,6 +288,9 @@ class Rounds:
         if tally.scored is not None:
             right, faces = tally.scored
             record["federated_accuracy"] = min(1.0, max(0.0, right / faces)) if faces > 0 else None
+        if tally.histogram is not None:
+            names = self.config.model.classes
+            record["class_counts"] = {name: max(1.0, count) for name, count in zip(names, tally.histogram, strict=True)}
         if scores is not None:
             record |= {
                 "accuracy": scores.accuracy,

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.certificates import normal_name
-from common.config import RunConfig, merge_settings, nest_settings, read_config
+from common.config import RunConfig, merge_settings, named_counts, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
 from fl_server.addresses import every_address, is_every, likely_address, own_addresses, with_port
@@ -71,6 +71,22 @@ def start(
         Literal["full", "last-block", "head"] | None,
         typer.Option(help=f"What is trained and uploaded (default {D.model.trainable})."),
     ] = None,
+    loss: Annotated[
+        Literal["cross-entropy", "class-balanced", "logit-adjusted"] | None,
+        typer.Option(help=f"How classes weigh in training; all but cross-entropy need class counts (default {D.train.loss})."),
+    ] = None,
+    class_counts: Annotated[
+        str | None, typer.Option(help="Public numbers of faces per class, for --loss, as in happiness=7215,fear=4097,...")
+    ] = None,
+    class_histogram: Annotated[
+        bool,
+        typer.Option(
+            "--class-histogram", help="Sum up the devices' faces per class once, under noise, for --loss; costs epsilon."
+        ),
+    ] = False,
+    personal_head: Annotated[
+        bool, typer.Option("--personal-head", help="Each device keeps a last layer of its own, which is never uploaded.")
+    ] = False,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,
         typer.Option(help=f"Privacy of whole devices: noise by the server, or a share by each (default {D.client_level.mode})."),
@@ -123,6 +139,10 @@ def start(
         "privacy.epsilon": epsilon,
         "model.name": model,
         "model.trainable": trainable,
+        "train.loss": loss,
+        "train.class_counts": None if class_counts is None else named_counts(class_counts),
+        "train.local_layers": "head" if personal_head else None,
+        "evaluation.class_histogram": class_histogram or None,
         "client_level.mode": client_dp,
         "client_level.epsilon": client_epsilon,
         "client_level.delta": client_delta,

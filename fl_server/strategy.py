@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx
 
-from common.arrays import Arrays, unflatten
+from common.arrays import Arrays, l2_norm, unflatten
 from common.config import ServerConfig, UploadConfig
 from common.errors import PrivacyError, ReplyError, RunError, Stopped
 from common.messages import decode_reply, joined
@@ -39,6 +39,7 @@ class Tally:
         left_out: how many replies were left out, by reason.
         norms: L2 norm of each accepted update, where the server sees them; of the mean, where the sum is secure.
         scored: in federated evaluation, noisy: faces that the model before the round was right about, and faces.
+        histogram: where the round asked for it, noisy: faces of each class.
     """
 
     asked: int = 0
@@ -46,6 +47,7 @@ class Tally:
     left_out: Counter[str] = field(default_factory=Counter)
     norms: list[float] = field(default_factory=list)
     scored: tuple[float, float] | None = None
+    histogram: tuple[float, ...] | None = None
 
 
 class StreamingAverage(FedAvg):
@@ -146,7 +148,7 @@ class StreamingAverage(FedAvg):
         try:
             found = self.add_up(ready)
             mean = self.budget.release(found) if self.budget else found.decoded.total / found.survivors
-            norm = float(np.linalg.norm(mean))
+            norm = l2_norm(mean)
             if self.budget is None and norm > self.shape.max_norm:
                 raise RunError(f"the mean's norm is {norm:.3g}; at most {self.shape.max_norm:g} is accepted")
         except Stopped:
@@ -157,7 +159,7 @@ class StreamingAverage(FedAvg):
             return None
         self.tally.accepted = found.survivors
         self.tally.left_out += found.left_out
-        self.tally.scored = found.decoded.scored
+        self.tally.scored, self.tally.histogram = found.decoded.scored, found.decoded.histogram
         self.tally.norms = [norm]
         return unflatten(mean.astype(np.float32), self.shape.shapes)
 

@@ -55,17 +55,25 @@ def evaluate(model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, bat
     """
     if len(faces) == 0:
         raise DataError("There are no faces to evaluate on.")
-    classes = len(faces.classes)
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    total, was_training = 0.0, model.training
+    return judge(predict(model, faces, preprocessing, batch), faces.targets)
+
+
+def predict(model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, batch: int = 256) -> NDArray[np.float32]:
+    """(N, C) logits, in evaluation mode, without gradients; the model's mode is restored."""
+    was_training = model.training
     model.eval()
+    found = []
     with torch.inference_mode():
         for start in range(0, len(faces), batch):
-            rows = slice(start, start + batch)
-            inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
-            logits = model(inputs.contiguous(memory_format=torch.channels_last))
-            targets = torch.from_numpy(faces.targets[rows])
-            total += float(F.cross_entropy(logits, targets, reduction="sum"))
-            np.add.at(confusion, (targets.argmax(1).numpy(), logits.argmax(1).numpy()), 1)
+            inputs = torch.from_numpy(preprocessing.normalise(faces.images[start : start + batch]))
+            found.append(model(inputs.contiguous(memory_format=torch.channels_last)).numpy())
     model.train(was_training)
-    return Evaluation(total / len(faces), confusion)
+    return np.concatenate(found) if found else np.empty((0, len(faces.classes)), dtype=np.float32)
+
+
+def judge(logits: NDArray[np.float32], targets: NDArray[np.float32]) -> Evaluation:
+    """Scores of (N, C) logits against (N, C) soft labels, N at least 1."""
+    classes = logits.shape[1]
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (targets.argmax(1), logits.argmax(1)), 1)
+    return Evaluation(float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets))), confusion)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from common.console import command_line, out, run_command_line
 from simulation.draw_commands import deal, draw, scene
 from simulation.perform import perform
+from simulation.personalise_commands import personalise
 from simulation.plan_commands import plan
 from simulation.pretrain_commands import pretrain
 from simulation.run_command import run
@@ -63,7 +64,7 @@ def compare(
         out.print(f"Written: {escape(str(plot))}", soft_wrap=True)
 
 
-for command in (draw, scene, deal, plan, pretrain):
+for command in (draw, scene, deal, plan, pretrain, personalise):
     app.command()(command)
 
 

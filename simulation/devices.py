@@ -12,6 +12,7 @@ from common.errors import RunError
 from common.privacy.accountant import Release, spent_epsilon
 from common.privacy.ledger import Ledger
 from fl_client.device import Device, ModelCache
+from fl_client.own_head import FEDERATED
 from fl_client.policy import Policy
 from fl_client.secure_sum import SecureSums
 from models.faces.faceset import FaceSet
@@ -45,6 +46,10 @@ class SimulatedDevices:
         """The ledger file of device `number`."""
         return self.folder / f"{number:05d}" / "ledger.jsonl"
 
+    def own_head(self, number: int) -> Path:
+        """The file of device `number`'s own head, in runs that keep heads on the devices."""
+        return self.folder / f"{number:05d}" / FEDERATED
+
     def open(self, context: Context) -> Device:
         """The device that a simulation's context stands for."""
         number = context.node_config["partition-id"]
@@ -68,7 +73,17 @@ class SimulatedDevices:
         def rounding(round_number: int) -> Callable[[int], bytes]:
             return lambda count: hashlib.shake_256(f"{seed}/{round_number}".encode()).digest(count)
 
-        return Device(faces, self.ledger(number), policy, self._models, seed, rounding=rounding, sums=self._sums, number=number)
+        return Device(
+            faces,
+            self.ledger(number),
+            policy,
+            self._models,
+            seed,
+            rounding=rounding,
+            sums=self._sums,
+            number=number,
+            own_head=self.own_head(number),
+        )
 
 
 class SpentBudgets:

@@ -10,21 +10,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
+from scipy.special import softmax
+from torch import nn
 
 from common.canonical import encode
 from common.config import RunConfig
-from common.errors import RunError
+from common.errors import EmoflError, RunError
 from common.files import write_atomic
-from common.parameters import write_parameters
+from common.parameters import read_parameters, write_parameters
 from common.plot_style import ACCENT, SECOND, STYLE
 from fl_server.checkpoint import Checkpoint
-from fl_server.rounds import CHECKPOINT, METRICS
-from models.evaluate import Evaluation, evaluate
+from fl_server.rounds import CHECKPOINT, METRICS, Rounds
+from models.evaluate import Evaluation, evaluate, judge, predict
 from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
+from models.prior import corrected_accuracy
+from models.starting_point import starting_point
 from simulation.devices import SimulatedDevices, SpentBudgets
 from simulation.partition import skew_table
+from simulation.personalise import own_head
 from simulation.population import Population
 from simulation.run import RunFolder
 
@@ -55,12 +60,18 @@ class Findings:
 
     Attributes:
         test: the last model on the test faces.
-        per_device: accuracy of the last model on each device's own held-out faces, NaN where it has none.
+        shifted: accuracy of the last model there, once its class priors are shifted to the test faces' own.
+        start, start_shifted: the same of the model before round 1; None where what it started from is gone.
+        per_device: accuracy of the last model on each device's own held-out faces, with its own head where it kept one; NaN where
+            it has none.
         epsilons: what each device has spent (RDP), empty without privacy.
         skew: (devices, classes) training faces.
     """
 
     test: Evaluation
+    shifted: float
+    start: Evaluation | None
+    start_shifted: float | None
     per_device: NDArray[np.float64]
     epsilons: list[float]
     skew: NDArray[np.int64]
@@ -71,18 +82,35 @@ def find(folder: RunFolder, population: Population) -> Findings:
     config = folder.config
     model = build_model(config.model)
     write_parameters(model, Checkpoint.load(folder.path / CHECKPOINT).weights)
-    preprocessing = Preprocessing()
-    per_device = [
-        evaluate(model, population.faces.take(rows), preprocessing).accuracy if len(rows) else np.nan
-        for rows in population.holdout
-    ]
-    budgets = SpentBudgets(SimulatedDevices(config, folder.path / "devices"), config.data.clients)
+    preprocessing, weights = Preprocessing(), read_parameters(model)
+    devices = SimulatedDevices(config, folder.path / "devices")
+    test, shifted = score_test(model, population.test)
+    per_device = []
+    for number, rows in enumerate(population.holdout):
+        if config.train.local_layers == "head":
+            write_parameters(model, weights | own_head(devices, number, weights))
+        per_device.append(evaluate(model, population.faces.take(rows), preprocessing).accuracy if len(rows) else np.nan)
+    try:
+        begun = Rounds(config, folder.name, folder.path).initial_model(starting_point(config).weights)
+        start, start_shifted = score_test(begun, population.test)
+    except EmoflError:
+        start, start_shifted = None, None
+    budgets = SpentBudgets(devices, config.data.clients)
     return Findings(
-        test=evaluate(model, population.test, preprocessing),
+        test=test,
+        shifted=shifted,
+        start=start,
+        start_shifted=start_shifted,
         per_device=np.array(per_device),
         epsilons=budgets.rdp() if config.privacy.private else [],
         skew=skew_table(population.training, population.faces),
     )
+
+
+def score_test(model: nn.Module, faces: FaceSet) -> tuple[Evaluation, float]:
+    """A model on the test faces, and its accuracy there once its class priors are shifted to theirs."""
+    logits = predict(model, faces, Preprocessing())
+    return judge(logits, faces.targets), corrected_accuracy(softmax(logits, axis=1), faces.labels)
 
 
 def chance(faces: FaceSet) -> tuple[float, float]:
@@ -112,6 +140,10 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
         "test_faces": findings.test.examples,
         "test_accuracy": findings.test.accuracy,
         "test_balanced_accuracy": findings.test.balanced_accuracy,
+        "test_priors_shifted": findings.shifted,
+        "start_accuracy": findings.start.accuracy if findings.start else None,
+        "start_balanced_accuracy": findings.start.balanced_accuracy if findings.start else None,
+        "start_priors_shifted": findings.start_shifted,
         "test_loss": findings.test.loss if np.isfinite(findings.test.loss) else None,
         "accepted_rounds": sum(record["accepted"] > 0 for record in records),
         "test_recall": dict(zip(config.model.classes, np.nan_to_num(findings.test.recalls).tolist(), strict=True)),
@@ -142,6 +174,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("training faces", f"{summary['training_faces']:,}")
     table.add_row("test accuracy", f"{summary['test_accuracy']:.1%} of {summary['test_faces']:,} faces")
     table.add_row("balanced accuracy", f"{summary['test_balanced_accuracy']:.1%}")
+    table.add_row("with class priors shifted", f"{summary['test_priors_shifted']:.1%}")
+    if summary["start_accuracy"] is not None:
+        begun = f"{summary['start_accuracy']:.1%}, balanced {summary['start_balanced_accuracy']:.1%}"
+        table.add_row("before round 1", f"{begun}, shifted {summary['start_priors_shifted']:.1%}")
     table.add_row("chance, most frequent class", f"{summary['chance']:.1%}, {summary['majority_class']:.1%}")
     if summary["device_accuracy_mean"] is not None:
         mean, worst = summary["device_accuracy_mean"], summary["device_accuracy_worst_tenth"]

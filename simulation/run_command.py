@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from common.config import RunConfig, make_config, merge_settings, nest_settings, read_config
+from common.config import RunConfig, merge_settings, named_counts, nest_settings, read_config
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError
 from models.starting_point import choose_start
@@ -23,6 +23,7 @@ ClientOption = partial(Help, rich_help_panel="Privacy of whole devices")
 RunOption = partial(Help, rich_help_panel="Run")
 Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
+Loss = Literal["cross-entropy", "class-balanced", "logit-adjusted"]
 
 
 D = RunConfig()
@@ -105,6 +106,16 @@ def run(
         int | None, TrainOption(help="Augmented copies of each face in a step, averaged before clipping: so many times the work.")
     ] = None,
     momentum: Annotated[float | None, TrainOption(help=f"Of local SGD (default {D.train.momentum:g}).")] = None,
+    loss: Annotated[
+        Loss | None,
+        TrainOption(help=f"How classes weigh; all but cross-entropy need class counts (default {D.train.loss})."),
+    ] = None,
+    class_counts: Annotated[
+        str | None, TrainOption(help="Public numbers of faces per class, for --loss, as in happiness=7215,fear=4097,...")
+    ] = None,
+    personal_head: Annotated[
+        bool, TrainOption("--personal-head", help="Each device keeps a last layer of its own, which is never uploaded.")
+    ] = False,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,
         ClientOption(help=f"Who adds the noise: the server, or each device its share (default {D.client_level.mode})."),
@@ -126,6 +137,12 @@ def run(
     federated_evaluation: Annotated[
         bool,
         UploadOption("--federated-evaluation", help="Also sum up how often the model is right on the devices; costs epsilon."),
+    ] = False,
+    class_histogram: Annotated[
+        bool,
+        UploadOption(
+            "--class-histogram", help="Sum up the devices' faces per class once, under noise, for --loss; costs epsilon."
+        ),
     ] = False,
     upload: Annotated[
         Literal["float32", "float16", "int16", "int8"] | None,
@@ -177,10 +194,14 @@ def run(
             "train.learning_rate": lr,
             "train.momentum": momentum,
             "train.augmentations": augmentations,
+            "train.loss": loss,
+            "train.class_counts": None if class_counts is None else named_counts(class_counts),
+            "train.local_layers": "head" if personal_head else None,
             "server.ema": ema,
             "upload.secure": False if no_secure_aggregation else None,
             "upload.precision": upload,
             "evaluation.federated": federated_evaluation or None,
+            "evaluation.class_histogram": class_histogram or None,
             "client_level.mode": client_dp,
             "client_level.epsilon": client_epsilon,
             "client_level.delta": client_delta,
@@ -200,7 +221,7 @@ def run(
 
 def settle(values: dict[str, Any]) -> RunConfig:
     """The configuration of `values`, the classes following the labels."""
-    chosen = make_config(values)
-    if chosen.data.labels == "ferplus" and "classes" not in values.get("model", {}):
+    data, model = values.get("data", {}), values.get("model", {})
+    if isinstance(data, dict) and isinstance(model, dict) and data.get("labels") == "ferplus" and "classes" not in model:
         values = merge_settings(values, {"model": {"classes": EMOTIONS_8}})
     return choose_start(values)

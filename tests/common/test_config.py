@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from common.config import RunConfig, make_config, read_config
+from common.config import RunConfig, make_config, named_counts, read_config
 from common.errors import ConfigError
 
 
@@ -71,3 +71,12 @@ def test_secure_sums_have_no_half_floats_and_no_bytes(precision: str) -> None:
         make_config({"upload": {"precision": precision}})
     assert make_config({"upload": {"precision": precision, "secure": False}}).upload.precision == precision
     assert make_config({"upload": {"precision": "int16"}}).upload.secure
+
+
+def test_counts_are_written_as_names_and_numbers() -> None:
+    assert named_counts("happiness=7185, fear = 4070.5") == {"happiness": 7185.0, "fear": 4070.5}
+    for text in ("happiness", "happiness=", "=3", "fear=1,fear=2", "fear=-1", "fear=nan", "fear=1,", ""):
+        with pytest.raises(ConfigError, match="is no count"):
+            named_counts(text)
+    with pytest.raises(ConfigError, match="finite number"):
+        make_config({"train": {"class_counts": named_counts("fear=inf")}})
