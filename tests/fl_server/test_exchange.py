@@ -103,3 +103,18 @@ def test_a_message_lives_little_longer_than_its_reply_is_waited_for() -> None:
 def test_a_stopped_run_stops_asking() -> None:
     with pytest.raises(RunError, match="resume it"):
         list(Exchange(grid(), 0.001, lambda: True).ask(messages(8), 5))
+
+
+def test_a_grid_that_says_when_a_reply_is_there_is_not_looked_at_in_between() -> None:
+    class Waiting(ScriptedGrid):
+        waits = 0
+
+        def wait(self, seconds: float) -> None:
+            self.waits += 1
+            (late,) = (message for message in asked if message.metadata.dst_node_id == 3)
+            self._replies[late.metadata.message_id] = [echo(late)]
+
+    asked = messages(8)
+    waiting = Waiting(dict.fromkeys(range(8), echo) | {3: silent})
+    assert len(list(Exchange(waiting, poll=3600).ask(asked, 5))) == 8
+    assert waiting.waits == 1
