@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import cv2
 import numpy as np
@@ -33,6 +33,7 @@ from fl_client.webcam.timings import Row, Timings
 from fl_client.webcam.tracking import Tracker, TrackingSettings
 from models.detector.detection import overlap
 from models.detector.detectors import DETECTORS, Detector, make_detector
+from models.faces.fer2013 import Usage
 from models.faces.ferplus import judge
 from models.faces.source import open_faces
 
@@ -87,19 +88,23 @@ class Looped:
         return self.rows[-1]
 
 
-def open_real(path: Path | None) -> Real:
-    """FER+'s majority faces of the private test split: from fer2013.csv with fer2013new.csv beside it, or from ferplus.npz."""
+USAGES: tuple[Usage, ...] = get_args(Usage)
+"""FER2013's splits, as ferplus.npz numbers them."""
+
+
+def open_real(path: Path | None, usage: Usage = "PrivateTest") -> Real:
+    """FER+'s majority faces of one of `USAGES`: from fer2013.csv with fer2013new.csv beside it, or from ferplus.npz."""
     folder = path or Path(os.environ.get("EMOFL_DATA") or Path(__file__).parents[2] / "shared" / "data")
     packed = folder / "ferplus.npz" if folder.is_dir() else folder
     if packed.suffix == ".npz":
         if not packed.is_file():
             raise DataError(f"There is no {packed}; give --data fer2013.csv, with fer2013new.csv beside it.")
         with np.load(packed, allow_pickle=False) as data:
-            kept = data["usage"] == 2
+            kept = data["usage"] == USAGES.index(usage)
             images, votes = data["images"][kept], data["votes"][kept].astype(np.int64)
         targets, verdicts = judge(votes, "majority")
         return Real(images[verdicts == 0], targets[verdicts == 0].argmax(1))
-    faces, _ = open_faces(folder, labels="ferplus-majority", usage="PrivateTest")
+    faces, _ = open_faces(folder, labels="ferplus-majority", usage=usage)
     return Real(faces.images, faces.labels)
 
 

@@ -6,7 +6,8 @@ this one: unpack the sources of opencv-python, scikit-image, scikit-learn and ma
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,8 @@ from rich.table import Table
 from benchmarks.camera_frames import HEIGHT, WIDTH
 from common.console import command_line, out, run_command_line
 from common.errors import DataError, DependencyError
-from models.detector.detectors import DETECTORS
+from models.detector.detectors import DETECTORS, Detector
+from models.detector.grid import THRESHOLD, GridDetector
 from models.preprocess import Box
 
 Picture = NDArray[np.uint8]
@@ -106,9 +108,22 @@ def measure(detector: Any, faces: Sequence[tuple[Picture, int, tuple[float, floa
 app = command_line("How the detectors do on real photographs.")
 
 
+def ways(thresholds: Sequence[float]) -> dict[str, Callable[[], Detector]]:
+    """What is measured, by what a table calls it: each detector as it ships, and `grid` in other ways."""
+    made: dict[str, Callable[[], Detector]] = {name: partial(make, None) for name, make in DETECTORS.items()}
+    made[f"grid ({THRESHOLD}, one look: as in browsers)"] = partial(GridDetector, twice=False)
+    for threshold in thresholds:
+        made[f"grid ({threshold}, two looks)"] = partial(GridDetector, threshold=threshold)
+        made[f"grid ({threshold}, one look)"] = partial(GridDetector, threshold=threshold, twice=False)
+    return made
+
+
 @app.command()
 def main(
     folders: Annotated[list[Path], typer.Option("--in", help="Where the photographs are looked for, with all below.")],
+    thresholds: Annotated[
+        list[float] | None, typer.Option("--threshold", min=0.2, max=0.99, help="Measure `grid` with this threshold, too.")
+    ] = None,
 ) -> None:
     """Measure every detector that runs here; print a table, then one line of JSON."""
     cv2.setNumThreads(1)
@@ -116,9 +131,9 @@ def main(
     faces = list(with_face(find(folders, list(known["faces"])), known["faces"]))
     empty = list(without_faces(find(folders, known["faceless"])))
     results = {}
-    for name, make in DETECTORS.items():
+    for name, make in ways(thresholds or ()).items():
         try:
-            results[name] = measure(make(None), faces, empty)
+            results[name] = measure(make(), faces, empty)
         except DependencyError as error:
             out.print(f"Left out: {error}", soft_wrap=True, markup=False)
     table = Table(title=f"{len(faces)} frames with a real face, {len(empty)} without", title_justify="left")

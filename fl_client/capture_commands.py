@@ -19,7 +19,7 @@ from fl_client.capture import consent
 from fl_client.capture.album import Album
 from fl_client.capture.forget import WHY_THE_LEDGER_STAYS, forget, require_folder
 from fl_client.capture.import_form import ImportForm
-from fl_client.capture.importing import Search
+from fl_client.capture.importing import Search, media_below
 from fl_client.capture.labels import Rule
 from fl_client.capture.session import Rhythm
 from fl_client.capture.studio import Studio, open_session
@@ -93,6 +93,8 @@ def capture(
     all_show = _emotion(label) if label else None
     if hands_free and not headless:
         raise ConfigError("--hands-free goes with --headless.")
+    if imports is not None:
+        media_below(imports.expanduser())  # a path that holds nothing is refused before anything is asked or made ready
     models = source_of(model, registry, trust) if model or registry else None
     finder = make_detector(detector, detect_size, _say)
     album = Album(folder)

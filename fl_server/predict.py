@@ -23,13 +23,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as WebRoute
 
-from common.errors import EmoflError
+from common.errors import DependencyError, EmoflError, ModelError
 from common.files import read_token, write_once
 from common.identity import PublicKey
 from fl_server.gate import Refusal, Route
 from fl_server.openapi import OPENAPI, PATH
 from fl_server.seats import Seats
 from fl_server.web.downloads import Stream
+from models.detector.candidates import open_session
 from models.detector.detectors import Detector
 from models.faces.inputs import model_inputs, softmax
 from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour
@@ -131,6 +132,7 @@ class Predictor:
         self._model: PublishedModel | None = None
         self._session: Any = None
         self._looked = 0.0
+        self._told = ""
 
     def predict(self, content: bytes, whole: bool) -> Prediction:
         """What the newest model says of the faces in a picture.
@@ -162,9 +164,11 @@ class Predictor:
             try:
                 newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
                 if newest is not None:
-                    self._session, self._model = _session(only(newest.onnx_bytes(), "logits")), newest
+                    self._session, self._model = _session(newest), newest
             except (EmoflError, OSError) as error:
-                log.warning("No newer model for /v1/predict: %s", error)
+                if str(error) != self._told:
+                    self._told = str(error)
+                    log.warning("No newer model for /v1/predict: %s", error)
         if self._model is None:
             raise Refused(503, "Nothing is published yet.")
         return self._model.manifest
@@ -191,13 +195,26 @@ def decode(content: bytes) -> Picture:
         raise Refused(422, "The picture is damaged or too small to hold a face.") from error
 
 
-def _session(content: bytes) -> Any:
-    import onnxruntime  # `common` came first: it turns onnxruntime's telemetry off
+def _session(model: PublishedModel) -> Any:
+    """Runs the model's logits; it has been run once.
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    Raises:
+        DependencyError: ONNX Runtime cannot run it.
+        ModelError: it is no ONNX file, or does not answer as its manifest promises.
+    """
+    manifest = model.manifest
+    try:
+        session = open_session(only(model.onnx_bytes(), "logits"), f"The model {manifest.version}")
+    except ModelError as error:
+        raise ModelError(f"{manifest.version}: {error}") from error
+    size = manifest.preprocessing.size
+    try:
+        made = session.run(["logits"], {"faces": np.zeros((2, 1, size, size), dtype=np.float32)})[0].shape
+    except Exception as error:  # onnxruntime's own exceptions share no public base class
+        raise DependencyError(f"The model {manifest.version} cannot be run: {str(error).splitlines()[0]}") from error
+    if made != (2, len(manifest.model.classes)):
+        raise ModelError(f"The model {manifest.version} answers {made} for two faces, which its manifest does not promise.")
+    return session
 
 
 @dataclass

@@ -17,6 +17,8 @@ from fl_client.webcam.remembered import remember, remembered
 BASE = Path("base")
 """`--model base`."""
 
+NO_PUBLISHER = "--trust names the publisher of a --registry or a --model; the base model comes with emofl itself."
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -52,6 +54,6 @@ def choose_model(model: Path | None, registry: Path | None, trust: str | None, s
         say(f"The registry used last: {registry} (--model base for the base model).")
     if (model is None or model == BASE) and registry is None:
         if trust is not None:
-            raise ConfigError("--trust names the publisher of a --registry or a --model; the base model comes with emofl itself.")
+            raise ConfigError(NO_PUBLISHER)
         return Choice(BaseSource(say))
     return Choice(source_of(model, registry, trust), registry)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from common.errors import DependencyError, ModelError
 from models.detector.candidates import Candidates, blended, open_session, padded, reduced
 from models.detector.detection import Detection
-from models.detector.tflite import onnx_from_tflite
 
 NETWORK = "face_detection_short_range.tflite"
 NETWORK_SHA256 = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
@@ -64,6 +63,8 @@ class BlazeDetector:
         if hashlib.sha256(content).hexdigest() != NETWORK_SHA256:
             raise DependencyError(f"{path} is not the network that the detector 'blaze' expects; delete it and fetch it again.")
         try:
+            from models.detector.tflite import onnx_from_tflite  # it takes onnx, which takes a while to load
+
             converted = onnx_from_tflite(content, OUTPUTS, scale=1 / 127.5, shift=-1.0)
         except ModelError as error:
             raise DependencyError(str(error)) from error

@@ -8,7 +8,7 @@ from models.web.site import Detection
 SPEC = {
     "kind": "grid",
     "longest": 256,
-    "threshold": 0.44,
+    "threshold": 0.42,
     "multiple": 16,
     "same": 0.3,
     "levels": [

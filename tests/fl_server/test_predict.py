@@ -16,8 +16,10 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from PIL import Image
 from starlette.applications import Starlette
 
@@ -108,6 +110,17 @@ def said_of(inputs: NDArray[np.float32], seed: int = 1) -> list[float]:
     return list(powers / powers.sum())
 
 
+def four_classes(content: bytes) -> bytes:
+    """The same model with weights for four classes only."""
+    model = onnx.load_from_string(content)
+    for tensor in model.graph.initializer:
+        if tensor.dims[0] == 7:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[:4], tensor.name))
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[1].dim_value = 4
+    return bytes(model.SerializeToString())
+
+
 def test_a_picture_is_answered_with_boxes_and_the_models_own_probabilities(service: Service) -> None:
     answer = service.ask("POST", PATH, png())
     assert answer.status_code == 200
@@ -152,6 +165,36 @@ def test_the_newest_model_answers(service: Service) -> None:
     told = service.ask("POST", PATH, png()).json()
     assert told["model"]["version"] == "000002-r0002"
     np.testing.assert_allclose(list(told["faces"][0]["probabilities"].values()), expected(png(), BOX, seed=2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (tiny_onnx(2).replace(b"AveragePool", b"AveragePile"), "cannot be run by ONNX Runtime"),
+        (tiny_onnx(2).replace(b"faces", b"flags"), "cannot be run"),
+        (b"no graph at all", "not an ONNX model"),
+        (four_classes(tiny_onnx(2)), "answers (2, 4) for two faces"),
+    ],
+)
+def test_the_old_model_goes_on_answering_beside_a_newer_one_that_cannot_run_which_is_said_once(
+    service: Service, caplog: pytest.LogCaptureFixture, content: bytes, said: str
+) -> None:
+    service.ask("POST", PATH, png())
+    registry = Registry(service.folder.registry, KEY)
+    registry.publish(weights_of_round(2), content, facts_of_round(2))
+    assert service.predict is not None
+    for _ in range(3):
+        service.predict.predictor._looked -= 2
+        answer = service.ask("POST", PATH, png())
+        assert answer.status_code == 200
+        assert answer.json()["model"]["version"] == "000001-r0001"
+    [warning] = [record.getMessage() for record in caplog.records if "/v1/predict" in record.getMessage()]
+    assert said in warning
+    assert "000002-r0002" in warning
+    assert "\n" not in warning
+    registry.publish(weights_of_round(3), tiny_onnx(3), facts_of_round(3))
+    service.predict.predictor._looked -= 2
+    assert service.ask("POST", PATH, png()).json()["model"]["version"] == "000003-r0003"
 
 
 def test_nothing_answers_where_the_operator_did_not_ask_for_it(service: Service) -> None:

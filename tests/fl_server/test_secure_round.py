@@ -18,7 +18,7 @@ from common.identity import SigningKey
 from common.messages import SECURE_SUM, decode_request, decode_sum, encode_reply, encode_request, encode_sum, joining
 from common.secagg.server import Server
 from common.secagg.wire import MaskedInput
-from common.sum_encoding import sum_encoding
+from common.sum_encoding import MOST_FACES, sum_encoding
 from fl_client.secure_sum import AnyDevice, SecureSums, Waiting, take_step
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT, Rounds
@@ -303,6 +303,28 @@ def test_a_servers_optimiser_works_on_the_secure_mean(tmp_path: Path, strategy: 
     state, moved = run(tmp_path, [Member(0.2) for _ in range(3)], config(strategy=strategy, rounds=2))
     assert state.history[2]["accepted"] == 3
     assert (moved > 0.001).all()
+
+
+def test_a_histogram_that_was_paid_for_is_kept_when_the_mean_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Member):
+        def train(self, message: Message) -> Message:
+            request, weights = decode_request(message.content)
+            flat, digest = flatten(self.update()), request.digest(weights)
+            encoding = sum_encoding(len(flat), request.upload, None, True, 7)
+            told = np.append(flat, np.array([10, 20, 1, 2, 3, 4, 5, 6, 7]) / MOST_FACES)
+            self.sums.keep(request.run, request.round, 0, Waiting(told, digest, encoding, self.key))
+            return Message(encode_reply(joining(request, self.key, digest)), reply_to=message)
+
+    settings = RunConfig.model_validate(
+        config(max_update_norm=1.0).model_dump()
+        | {"train": {"loss": "class-balanced"}, "evaluation": {"class_histogram": True, "federated": True}}
+    )
+    state, moved = run(tmp_path, [Counting(0.5) for _ in range(3)], settings)
+    record = state.history[1]
+    assert not moved.any()
+    assert (record["accepted"], record["left_out"]) == (0, {"no-sum": 3})
+    assert list(record["class_counts"].values()) == pytest.approx([3, 6, 9, 12, 15, 18, 21], rel=0.05)
+    assert record["federated_accuracy"] == pytest.approx(0.5, rel=0.05)
 
 
 def test_the_server_keeps_no_masked_vector_after_it_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from contextlib import suppress
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +12,7 @@ from common.errors import ModelError
 from models.export import export_onnx, inference_session
 from models.mobilenet import build_model
 from models.onnx_outputs import only
+from tests.tiny_model import tiny_onnx
 
 FACES = np.random.default_rng(0).standard_normal((2, 1, 48, 48), dtype=np.float32)
 
@@ -50,3 +55,29 @@ def test_what_is_not_there_is_one_sentence(content: bytes) -> None:
         only(content, "mood")
     with pytest.raises(ModelError, match="not an ONNX model"):
         only(b"something else", "logits")
+
+
+def test_nothing_but_the_other_outputs_is_left_out(content: bytes) -> None:
+    wanted = onnx.load_from_string(content)
+    del wanted.graph.output[1:]
+    assert onnx.load_from_string(only(content, "logits")) == wanted
+    wanted.graph.output[0].CopyFrom(onnx.load_from_string(content).graph.output[1])
+    assert onnx.load_from_string(only(content, "heatmap")) == wanted
+
+
+def test_a_damaged_file_is_one_sentence_wherever_it_ends() -> None:
+    whole = tiny_onnx()
+    for end in range(0, len(whole), 7):
+        with suppress(ModelError):
+            only(whole[:end], "logits")
+    for at in range(len(whole)):
+        with suppress(ModelError):
+            only(whole[:at] + b"\xff" + whole[at + 1 :], "logits")
+    for content in (b"", whole[:-9], b"\xff" * 40, whole + whole):
+        with pytest.raises(ModelError, match=r"^This is not an ONNX model\.$"):
+            only(content, "logits")
+
+
+def test_it_needs_no_onnx_library() -> None:
+    program = "import sys, models.onnx_outputs, fl_client.webcam.classifier\nsys.exit('onnx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -24,7 +24,7 @@ class RecordedConvolution(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, padding: Padding, books: Books
     ) -> Tensor:
         ctx.layer, ctx.padding, ctx.books = layer, padding, books
-        ctx.native = kernels.depthwise_fits(layer, padding) and kernels.fits(inputs, weight)
+        ctx.native = kernels.depthwise_fits(layer, padding) and _covers(inputs, layer, padding) and kernels.fits(inputs, weight)
         if ctx.native:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             ctx.save_for_backward(inputs)
@@ -61,6 +61,11 @@ class RecordedConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             back = _convolution_backward(layer, padding, grads, inputs, layer.weight, layer.groups, 0)
         return back, None, None, None, None, None
+
+
+def _covers(inputs: Tensor, layer: nn.Conv2d, padding: Padding) -> bool:
+    """Whether the kernel fits into the padded input; where not, torch says so."""
+    return min(inputs.shape[2:]) + 2 * padding[0] >= layer.kernel_size[0]
 
 
 def taps_first(weight: Tensor) -> Tensor:

@@ -57,14 +57,19 @@ def cheaper_forwards(model: nn.Module, books: Books) -> dict[nn.Module, Callable
     """Forwards for the model's trainable squeeze-and-excitations and their poolings; outside a batch they are the layers' own."""
     found: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
     for module in model.modules():
-        if not (hasattr(module, "factors") and any(p.requires_grad for p in module.parameters())):
+        pool = getattr(module, "avgpool", None)
+        trainable = any(p.requires_grad for p in module.parameters())
+        if not (trainable and callable(getattr(module, "factors", None)) and _is_global(pool)):
             continue
-        pool = cast(Excitation, module).avgpool
         if not hooked(module):
             found[module] = _excitation(module, books)
-        if not hooked(pool):
+        if isinstance(pool, nn.AdaptiveAvgPool2d) and not hooked(pool):
             found[pool] = _pool(pool, books)
     return found
+
+
+def _is_global(layer: object) -> bool:
+    return isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1))
 
 
 def _pool(layer: nn.AdaptiveAvgPool2d, books: Books) -> Callable[[Tensor], Tensor]:

@@ -279,9 +279,21 @@ def test_an_import_of_nothing_is_one_sentence(capture: Command, tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.heic").write_text("")
     for path, said in (("absent", "There is no"), ("empty", "holds no photo and no film"), ("a.heic", "HEIC to JPEG")):
-        code, _, err = capture("--import", tmp_path / path, "--label", "sad", "--agree")
+        code, out, err = capture("--import", tmp_path / path, "--label", "sad", "--agree")
         assert code == 3
         assert said in err
+        assert out == ""
+
+
+def test_an_import_of_nothing_is_refused_before_a_model_is_made_ready_or_anybody_asked(
+    capture: Command, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(capture_commands, "BaseSource", lambda **_: made.append("the base model"))
+    code, out, err = capture("--import", tmp_path / "absent", typed="me\nyes\n")
+    assert (code, out, made) == (3, "", [])
+    assert "There is no" in err
+    assert not (faces / CONSENT).exists()
 
 
 def test_forgetting_asks_for_the_name_and_leaves_the_ledger_and_what_is_not_ours(capture: Command, faces: Path) -> None:

@@ -251,6 +251,9 @@ def test_the_loop_needs_neither_torch_nor_flower() -> None:
     program = (
         "import sys, fl_client.webcam_commands\n"
         "from fl_client.webcam import registry\n"
+        "import fl_client.personal_source\n"
+        "assert 'onnx' not in sys.modules\n"
+        "import models.graft\n"
         "sys.exit(bool({'torch', 'flwr', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

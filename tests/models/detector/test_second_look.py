@@ -94,8 +94,8 @@ class Says:
         return maps
 
 
-def detector(scores: dict[tuple[int, int], float], threshold: float | None = None) -> GridDetector:
-    made = GridDetector(threshold=threshold)
+def detector(scores: dict[tuple[int, int], float], **settings: Any) -> GridDetector:
+    made = GridDetector(**settings)
     made._session = Says(scores)
     return made
 
@@ -122,12 +122,14 @@ def test_only_so_many_doubtful_places_of_a_frame_are_looked_at_the_likeliest_fir
     np.testing.assert_allclose(sorted(one.score for one in found), likeliest, atol=1e-5)
 
 
-def test_without_cascades_and_with_a_threshold_of_ones_own_nobody_looks_twice(
+def test_without_cascades_and_where_it_is_not_wanted_nobody_looks_twice(
     cascade: Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = {(1, 1): THRESHOLD + 0.05, (5, 5): THRESHOLD - 0.05}
     frame = spots(at(1, 1), at(5, 5))
-    assert len(detector(scores, threshold=THRESHOLD).detect(frame)) == 1
+    assert len(detector(scores, twice=False).detect(frame)) == 1
+    assert len(detector(scores, twice=False, threshold=THRESHOLD - 0.1).detect(frame)) == 2
+    assert cascade.seen == []
     monkeypatch.undo()
     monkeypatch.setattr(cv2, "data", SimpleNamespace(haarcascades=str(tmp_path)))
     assert len(detector(scores).detect(frame)) == 1
