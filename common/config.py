@@ -13,6 +13,10 @@ from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError
 from common.secagg.graph import SMALLEST
 
+LEAST_COUNT, LARGEST_COUNT = 1e-6, 1e12
+"""Of a class; counts beyond would make weights that are not finite."""
+ClassCount = Annotated[float, Field(ge=LEAST_COUNT, le=LARGEST_COUNT)]
+
 
 class Settings(BaseModel):
     """Base of every configuration object."""
@@ -78,7 +82,7 @@ class TrainConfig(Settings):
     augment: bool = True
     augmentations: int = Field(default=1, ge=1, le=32)
     loss: Literal["cross-entropy", "class-balanced", "logit-adjusted"] = "cross-entropy"
-    class_counts: dict[str, Annotated[float, Field(gt=0, le=1e12)]] = Field(default_factory=dict, max_length=len(EMOTIONS_8))
+    class_counts: dict[str, ClassCount] = Field(default_factory=dict, max_length=len(EMOTIONS_8))
     balance: float = Field(default=0.999, ge=0, lt=1)
     adjustment: float = Field(default=1.0, ge=0, le=10)
     local_layers: Literal["none", "head"] = "none"
@@ -179,10 +183,11 @@ class UploadConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """Noisy numbers about the devices' own faces, in the secure sum: how well the global model does, and what emotions there are.
+    """Noisy numbers about the devices' own faces, in the secure sum: how well the model does, and what emotions there are.
 
     Attributes:
-        federated: ask how well the model does, in every round.
+        federated: ask how well the model does before each round: the global one, with `train.local_layers` head the global one's
+            other layers under each device's own head.
         class_histogram: ask in one round how many faces of each class there are; the rounds after it train with these
             `train.class_counts`.
         noise_multiplier: of each device's noise on its counts, in units of how far one face moves them; it is debited beside the
@@ -376,7 +381,7 @@ def named_counts(text: str) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = 0.0
-        if not sign or not name or name in found or not value > 0:
+        if not sign or not name or name in found or not LEAST_COUNT <= value <= LARGEST_COUNT:
             raise ConfigError(f"{part.strip()!r} is no count: write each class once, as in happiness=7215,fear=4097.")
         found[name] = value
     return found

@@ -36,7 +36,8 @@ class DecodedSum:
         total: the sum of the survivors' updates, flat, in the update's own unit.
         step: how far apart the values of one update were.
         below: in central mode, how many of them were no longer than the clip.
-        scored: in federated evaluation, noisy: faces that the global model was right about, and faces.
+        scored: in federated evaluation, noisy: faces that the model, with the device's own head if it keeps one, was right about,
+            and faces.
         histogram: where it was asked for, noisy: faces of each class.
     """
 

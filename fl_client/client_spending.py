@@ -16,6 +16,9 @@ from common.privacy.ledger import Entry
 
 EVALUATION = ".evaluation"
 """Added to a run's name in the ledger for what its federated evaluation costs."""
+HISTOGRAM = ".histogram"
+"""Added to it for what its class histogram costs, which is asked for once and not in every round."""
+COUNTS = EVALUATION, HISTOGRAM
 
 Run = tuple[str | None, str]
 """Fingerprint of the server's authority, and the run's name: two servers may use one name."""
@@ -130,8 +133,8 @@ def promise_of(entry: Entry) -> Promise | None:
 
 
 def run_of(entry: Entry) -> Run:
-    """Whom a debit is for."""
-    return entry.authority, entry.run.removesuffix(EVALUATION)
+    """Whom a debit is for; evaluations and histograms belong to their run."""
+    return entry.authority, entry.run.removesuffix(EVALUATION).removesuffix(HISTOGRAM)
 
 
 def survey_promises(entries: Iterable[Entry], ceiling: float | None) -> ClientSurvey:

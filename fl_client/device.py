@@ -25,7 +25,7 @@ from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
 from common.sum_encoding import sum_encoding
-from fl_client.client_spending import EVALUATION, Promise, run_of, survey_promises
+from fl_client.client_spending import COUNTS, Promise, run_of, survey_promises
 from fl_client.features import FeatureCache
 from fl_client.losses import make_loss
 from fl_client.noisy_counts import count_releases, counted_classes, noisy_counts
@@ -128,18 +128,20 @@ class Device:
         batch = plan.sampling.expected_batch * request.train.augmentations
         if objection := self.policy.too_much(request.privacy, plan.steps, batch, coarse_count(len(faces))):
             return self._refuse(request, "policy", objection)
+        own = self._own_head(request)
+        if objection := own.objection(weights):
+            return self._refuse(request, "failed", objection)
         # 3. The budget: look and debit in one go, durable before anything is computed.
         try:
             with Ledger(self.ledger).locked() as ledger:
                 promise = self._client_level(ledger, request)
                 release = self._release(ledger, request, plan) if request.privacy.private else None
-                for scoring in count_releases(request, 1):
-                    ledger.debit(scoring, run=f"{request.run}{EVALUATION}", round_number=request.round, now=self.now())
+                for suffix, counting in count_releases(request, 1).items():
+                    ledger.debit(counting, run=f"{request.run}{suffix}", round_number=request.round, now=self.now())
                 ledger.debit(release, run=request.run, round_number=request.round, now=self.now(), client_level=promise)
         except PrivacyError as error:
             return self._refuse(request, "budget-spent", str(error))
         # 4. Evaluation of the model as it came, if it was asked for, and training; with the device's own head, if it keeps one.
-        own = self._own_head(request)
         weights = own.adopt(weights)
         write_parameters(model, weights)
         counts = self._counts(model, faces, preprocessing, request)
@@ -235,7 +237,7 @@ class Device:
         mine = (e for e in ledger.entries if (e.authority, e.run) == (ledger.place.authority, request.run))
         earlier = [e.release for e in mine if e.release is not None]
         left = max(1, request.participations - len(earlier))
-        steps, spent = plan.steps * left, [*ledger.releases, *count_releases(request, left)]
+        steps, spent = plan.steps * left, [*ledger.releases, *count_releases(request, left).values()]
         rate = plan.sampling.rate
         if earlier:
             same = Release(earlier[-1].noise_multiplier, rate, steps)
@@ -268,8 +270,8 @@ def _contradiction(request: TrainRequest) -> str | None:
         return "The server asks outside of a secure sum for what is safe inside one alone."
     if wish is not None and counted:
         return "The server asks for counts that its client-level promise does not cover."
-    if request.run.endswith(EVALUATION):
-        return f"The server's run has a name that ends in {EVALUATION}, which the ledger keeps for evaluations."
+    if request.run.endswith(COUNTS):
+        return f"The server's run has a name that ends in {' or '.join(COUNTS)}, which the ledger keeps for counts."
     return None
 
 

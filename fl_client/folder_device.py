@@ -15,7 +15,7 @@ from common.privacy.ledger import LedgerPlace
 from fl_client.app import build_client_app
 from fl_client.device import Device, ModelCache
 from fl_client.known_devices import KnownDevicesFile
-from fl_client.own_head import FEDERATED, personal_folder
+from fl_client.own_head import FEDERATED, PERSONAL
 from fl_client.policy import Policy
 from models.faces.faceset import FaceSet
 from models.faces.folder import read_folder
@@ -54,7 +54,7 @@ def folder_app(folder: Path, home: Path, ledger: LedgerPlace, policy: Policy, th
     """The ClientApp of this device, the same that simulations run.
 
     Args:
-        home: where its identity in secure sums lies, and whom it has met in them.
+        home: where its identity in secure sums lies, whom it has met in them, and a head of its own.
     """
     torch.set_num_threads(threads)
     identity = SigningKey.load_or_create(home / IDENTITY)
@@ -65,7 +65,7 @@ def folder_app(folder: Path, home: Path, ledger: LedgerPlace, policy: Policy, th
         models=ModelCache(),
         identity=lambda: identity,
         known=KnownDevicesFile(home, policy.accept_new_devices),
-        own_head=personal_folder(folder) / FEDERATED,
+        own_head=home / PERSONAL / FEDERATED,
         folder=folder,
     )
     return build_client_app(lambda context: device)

@@ -1,7 +1,7 @@
 """Counts of a device's faces that go beside its update into a secure sum, under noise that was debited. `fl_client.device` asks.
 
-Federated evaluation: faces that the model is right about, and faces. The class histogram: faces of each emotion. Server sees:
-their sums over the cohort, noisy.
+Federated evaluation: faces that the model is right about (with the device's own head, in runs where it has one), and faces. The
+class histogram: faces of each emotion. Server sees: their sums over the cohort, noisy.
 """
 
 import math
@@ -16,17 +16,23 @@ from common.privacy.histogram import class_histogram
 from common.privacy.mechanisms import SecureRandom
 from common.privacy.release import Release
 from common.sum_encoding import MOST_FACES
+from fl_client.client_spending import EVALUATION, HISTOGRAM
 from models.evaluate import evaluate
 from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
 
 
-def count_releases(request: TrainRequest, rounds: int) -> list[Release]:
-    """What is debited for them: one histogram, and evaluations of so many rounds; of all faces, so at a sampling rate of 1."""
-    if not request.privacy.private:
-        return []
-    histogram = [] if request.histogram_noise is None else [Release(request.histogram_noise, 1.0, 1)]
-    return histogram + ([] if request.evaluation_noise is None else [Release(request.evaluation_noise, 1.0, rounds)])
+def count_releases(request: TrainRequest, rounds: int) -> dict[str, Release]:
+    """What is debited for them, by what is added to the run's name: one histogram, and evaluations of so many rounds.
+
+    They are of all faces, so at a sampling rate of 1.
+    """
+    found = dict[str, Release]()
+    if request.privacy.private and request.histogram_noise is not None:
+        found[HISTOGRAM] = Release(request.histogram_noise, 1.0, 1)
+    if request.privacy.private and request.evaluation_noise is not None:
+        found[EVALUATION] = Release(request.evaluation_noise, 1.0, rounds)
+    return found
 
 
 def counted_classes(request: TrainRequest) -> int:

@@ -1,11 +1,12 @@
 """A last layer of the device's own, in a file that never leaves it. `fl_client.device` and `fl_client.personal` keep theirs here.
 
-It lies with the faces, in DIR/.emofl/personal, readable by its owner alone; who forgets the faces forgets it, too.
+It lies in `personal` in DIR/.emofl, readable by its owner alone; one that rounds train in the device's home, where that is
+another folder. Who forgets the faces forgets it, too.
 """
 
 import json
 import logging
-import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from safetensors.numpy import load, save
 
 from common.arrays import Arrays
 from common.errors import IntegrityError
-from common.files import read_plain, write_atomic
+from common.files import no_room, read_plain, write_atomic
+from common.privacy.anchor import Anchor
 from models.faces.folder import OWN_FOLDER
 from models.subset import shared_names
 
@@ -61,8 +63,24 @@ class RunHead:
     run: str
     local_layers: str
 
+    def objection(self, weights: Arrays) -> str | None:
+        """Why a head of this model could not be kept, found out by writing as much; None if it can, or none is to be kept."""
+        if self.path is None or self.local_layers == "none":
+            return None
+        shared = set(shared_names(weights, self.local_layers))
+        size = sum(value.nbytes for name, value in weights.items() if name not in shared)
+        folder = self.path.parent
+        try:
+            _make(folder)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{self.path.name}.") as trial:
+                trial.write(bytes(size))
+        except OSError as error:
+            cure = "make room there" if no_room(error) else "make it writable, or give a --home that is"
+            return f"This run leaves a head on the device, and {folder} cannot be written ({_why(error)}): {cure}."
+        return None
+
     def adopt(self, weights: Arrays) -> Arrays:
-        """The global weights, with the device's own head in place of the server's if it has one."""
+        """The global weights, with the device's own head in place of the server's if it has one that can be read."""
         if self.path is None or self.local_layers == "none":
             return weights
         try:
@@ -70,21 +88,37 @@ class RunHead:
         except IntegrityError as error:
             log.warning("%s This round begins with the server's head.", error)
             return weights
+        except OSError as error:
+            log.warning("%s cannot be read (%s). This round begins with the server's head.", self.path, _why(error))
+            return weights
         if head is None or head.facts.get("run") != self.run or not head.fits(weights):
             return weights
         return weights | head.arrays
 
     def keep(self, weights: Arrays, update: Arrays) -> Arrays:
-        """What of an update leaves the device; the rest, on top of `weights`, is stored."""
+        """What of an update leaves the device; the rest, on top of `weights`, is stored.
+
+        What is not finite, or cannot be written, is not stored: the debit stands, and the file stays as it was.
+        """
         shared = set(shared_names(update, self.local_layers))
-        head = {name: weights[name] + value for name, value in update.items() if name not in shared}
+        with np.errstate(all="ignore"):
+            head = {name: weights[name] + value for name, value in update.items() if name not in shared}
         if head and self.path is not None:
-            write_head(self.path, OwnHead(head, {"run": self.run}))
+            self._store(self.path, head)
         return {name: value for name, value in update.items() if name in shared}
+
+    def _store(self, path: Path, head: Arrays) -> None:
+        if not all(np.isfinite(value).all() for value in head.values()):
+            log.warning("The device's own head is not finite after this round, so it is not kept.")
+            return
+        try:
+            write_head(path, OwnHead(head, {"run": self.run}))
+        except OSError as error:
+            log.warning("%s cannot be written (%s): the device's own head of this round is not kept.", path, _why(error))
 
 
 def personal_folder(data: Path) -> Path:
-    """Where the heads for the faces in `data` lie."""
+    """Where the heads for the faces in `data` lie, unless the device has another home."""
     return data / OWN_FOLDER / PERSONAL
 
 
@@ -110,19 +144,56 @@ def read_head(path: Path) -> OwnHead | None:
 
 def write_head(path: Path, head: OwnHead) -> None:
     """Write it whole or not at all, for its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(path.parent)
     write_atomic(path, save(dict(head.arrays), metadata=dict(head.facts)), mode=0o600)
 
 
 def forget_heads(data: Path) -> bool:
-    """Delete all heads for the faces in `data`, and the folder of our own if nothing else is in it; whether there were any."""
-    folder = personal_folder(data)
+    """Delete all heads for the faces in `data`, in the device's home too where that is another folder; whether there were any.
+
+    No link is followed. The folder of our own beside the faces goes, too, if nothing else is in it.
+    """
+    own = data / OWN_FOLDER
+    if own.is_symlink():
+        log.warning("%s is a link, which is not followed: delete %s where it leads yourself.", own, PERSONAL)
+    found = False if own.is_symlink() else _forget(own / PERSONAL)
+    home = _home(data)
+    if home is not None and home != own.absolute() and not home.is_symlink():
+        found |= not (home / PERSONAL).is_symlink() and _forget(home / PERSONAL)
+    if own.is_dir() and not own.is_symlink() and not any(own.iterdir()):
+        own.rmdir()
+    return found
+
+
+def _forget(folder: Path) -> bool:
+    """Delete the heads in a folder, half-written ones too, and nothing else that is in it."""
     if folder.is_symlink():
         folder.unlink()
         return True
-    there = folder.exists()
-    shutil.rmtree(folder, ignore_errors=True)
-    own = folder.parent
-    if there and own.is_dir() and not own.is_symlink() and not any(own.iterdir()):
-        own.rmdir()
-    return there
+    if not folder.is_dir():
+        return False
+    begun = tuple(f".{name}." for name in (FEDERATED, FITTED))
+    ours = [path for path in folder.iterdir() if path.name in (FEDERATED, FITTED) or path.name.startswith(begun)]
+    for path in ours:
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return bool(ours)
+
+
+def _home(data: Path) -> Path | None:
+    """Where the device that has these faces keeps its ledger, as far as is remembered."""
+    try:
+        recalled = Anchor(data).recall()
+    except (IntegrityError, OSError) as error:
+        log.warning("Heads in another home of this device, if there are any, stay: %s", error)
+        return None
+    return None if recalled is None or recalled[1] is None else Path(recalled[1].ledger).parent
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

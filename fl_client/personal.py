@@ -4,6 +4,7 @@ Nothing of it leaves the device, so no noise is added and nothing is debited; wh
 it stands what a mere shift of class priors, fitted to the same faces, would do: a gain that this has too is no better model.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class Personalised:
     before: Evaluation
     shifted: Evaluation
     after: Evaluation
+
+    @property
+    def finite(self) -> bool:
+        """Whether the head is made of finite numbers and its loss is one; else the fit has failed."""
+        return math.isfinite(self.after.loss) and all(np.isfinite(value).all() for value in self.head.values())
 
 
 def personalise(

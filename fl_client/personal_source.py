@@ -39,7 +39,7 @@ class PersonalSource:
         return None if found is None else self._personal(found)
 
     def _personal(self, model: LoopModel) -> LoopModel:
-        from models.graft import graft  # onnx takes a while to load, and most loops need none of it
+        from models.graft import graft  # onnx takes a while to load, and loops without --personal need none of it
 
         facts, onnx = self.head.facts, None
         if facts.get("classes") == ",".join(model.classes):

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.console import err, out
-from common.errors import ConfigError
+from common.errors import ConfigError, ModelError
 from fl_client.node_settings import REGISTRY
 from fl_client.own_head import FITTED, OwnHead, forget_heads, personal_folder, write_head
 from fl_client.own_ledger import home_of
@@ -80,6 +80,8 @@ def personalise(
         raise ConfigError(f"--pull is wrong: {error.errors()[0]['msg']}.") from error
     start = _start(folder, registry, model, trust)
     found, fitted = _fit(folder, start, settings)
+    if not found.finite:
+        raise ModelError("The fitted head is not made of finite numbers and is not kept: try a larger --pull or another model.")
     better = found.after.accuracy >= found.before.accuracy
     path = personal_folder(folder) / FITTED
     if better or keep_anyway:
@@ -104,10 +106,10 @@ def _start(folder: Path, registry: Path | None, model: Path | None, trust: str |
     """The model that the options name, verified.
 
     Raises:
-        ConfigError: the options contradict each other.
+        ConfigError: the options contradict each other, or there is nobody to trust.
         IntegrityError: it is not what its publisher signed.
     """
-    from fl_client.webcam.choice import BASE
+    from fl_client.webcam.choice import BASE, NO_PUBLISHER
     from fl_client.webcam.remembered import remembered
     from models.known_publishers import default_state_folder
     from models.published import open_published
@@ -119,6 +121,8 @@ def _start(folder: Path, registry: Path | None, model: Path | None, trust: str |
         own = home_of(folder, None) / REGISTRY
         path = own if os.path.lexists(own / LATEST) else remembered()
     if path is None or path == BASE:
+        if trust is not None:
+            raise ConfigError(NO_PUBLISHER)
         return _base()
     key = Path(trust).expanduser() if trust else None
     published = open_published(path, key if key is not None and key.is_file() else trust, state=default_state_folder())

@@ -13,7 +13,7 @@ from itertools import groupby
 from common.privacy.accountant import spent_epsilon
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
 from common.privacy.release import Accountant, Release
-from fl_client.client_spending import ClientSurvey, run_of, survey_promises
+from fl_client.client_spending import HISTOGRAM, ClientSurvey, run_of, survey_promises
 from fl_client.policy import Policy
 
 NEARLY = 0.9
@@ -32,8 +32,8 @@ class Survey:
         epsilon: of all together, by `accountant`: RDP, but PRV where RDP's is above the ceiling, since servers may ask for either
             and PRV is the tighter.
         ceiling, delta: the owner's.
-        more: how many more rounds like the last private one, with its evaluation, fit under the ceiling by `by`; None where there
-            was none.
+        more: how many more rounds like the last private one, with its evaluation, without the class histogram, which is not asked
+            for again, fit under the ceiling by `by`; None where there was none.
         by: the accountant of `more`.
         whole: the client level.
     """
@@ -123,8 +123,8 @@ def _cumulative(entries: list[Entry], delta: float) -> Iterator[float]:
 
 
 def _last_round(entries: list[Entry]) -> list[Release]:
-    """All that the last private round released: its training, and its evaluation where there was one."""
-    back = [entry for entry in reversed(entries) if entry.release]
+    """What the last private round released and the next one will, too: its training, and its evaluation where there was one."""
+    back = [entry for entry in reversed(entries) if entry.release and not entry.run.endswith(HISTOGRAM)]
     same = [entry for entry in back if (run_of(entry), entry.round) == (run_of(back[0]), back[0].round)]
     latest = {entry.run: entry.release for entry in reversed(same)}  # a repeated round was debited twice
     return [release for release in latest.values() if release is not None]

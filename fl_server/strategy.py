@@ -38,7 +38,8 @@ class Tally:
         accepted: updates in the mean.
         left_out: how many replies were left out, by reason.
         norms: L2 norm of each accepted update, where the server sees them; of the mean, where the sum is secure.
-        scored: in federated evaluation, noisy: faces that the model before the round was right about, and faces.
+        scored: in federated evaluation, noisy: faces that the model before the round was right about, on each device with its own
+            head if it keeps one, and faces.
         histogram: where the round asked for it, noisy: faces of each class.
     """
 
@@ -147,6 +148,7 @@ class StreamingAverage(FedAvg):
             return None
         try:
             found = self.add_up(ready)
+            self.tally.scored, self.tally.histogram = found.decoded.scored, found.decoded.histogram  # paid for, whatever follows
             mean = self.budget.release(found) if self.budget else found.decoded.total / found.survivors
             norm = l2_norm(mean)
             if self.budget is None and norm > self.shape.max_norm:
@@ -159,7 +161,6 @@ class StreamingAverage(FedAvg):
             return None
         self.tally.accepted = found.survivors
         self.tally.left_out += found.left_out
-        self.tally.scored, self.tally.histogram = found.decoded.scored, found.decoded.histogram
         self.tally.norms = [norm]
         return unflatten(mean.astype(np.float32), self.shape.shapes)
 

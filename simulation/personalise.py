@@ -6,6 +6,7 @@ them; after any other each device fits one to its training faces, as `fl-client 
 
 import csv
 import io
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from common.arrays import Arrays
 from common.canonical import encode
-from common.errors import RunError
+from common.errors import IntegrityError, RunError
 from common.files import write_atomic
 from common.plot_style import ACCENT, INK, SECOND, STYLE
 from fl_client.own_head import read_head
@@ -33,6 +34,8 @@ from models.preprocess import Preprocessing
 from simulation.devices import SimulatedDevices
 from simulation.population import make_population
 from simulation.run import RunFolder
+
+log = logging.getLogger("emofl.simulation")
 
 JSON, CSV, PLOT = "personal.json", "personal.csv", "plots/personal.png"
 STAGES = ("before", "shifted", "after")
@@ -134,8 +137,12 @@ def personalise_run(folder: RunFolder, settings: PersonalSettings, tick: Callabl
 
 
 def own_head(devices: SimulatedDevices, number: int, weights: Arrays) -> Arrays:
-    """The head that a device kept in its run; nothing in its place if it never took part."""
-    head = read_head(devices.own_head(number))
+    """The head that a device kept in its run; nothing in its place if it never took part, or what is there is no head."""
+    try:
+        head = read_head(devices.own_head(number))
+    except IntegrityError as error:
+        log.warning("%s Device %d is judged with the server's head.", error, number)
+        return {}
     return dict(head.arrays) if head is not None and head.fits(weights) else {}
 
 

@@ -16,12 +16,15 @@ SENSITIVITY = 1.0
 def class_histogram(targets: NDArray[np.float32], noise_multiplier: float, random: SecureRandom) -> NDArray[np.float64]:
     """(N, C) soft labels -> (C,) their sum plus Gaussian noise of standard deviation `noise_multiplier` times `SENSITIVITY`.
 
-    It may be negative: whoever uses it after adding up cuts it off, not the holder, whose cutting would bias the sum.
+    It may be negative: whoever uses it after adding up cuts it off, not the holder, whose cutting would bias the sum. A row that
+    sums to a little more than 1, by rounding, counts as 1.
 
     Raises:
         PrivacyError: a row is no distribution, so that the sensitivity would not hold.
     """
     if targets.ndim != 2 or not (targets >= 0).all() or not np.allclose(targets.sum(1), 1.0, atol=1e-3):
         raise PrivacyError("A histogram counts labels that are not negative and sum to 1; these do not.")
+    rows = targets.astype(np.float64)
+    rows /= np.maximum(rows.sum(1, keepdims=True), 1)
     noise = random.normal(targets.shape[1], noise_multiplier * SENSITIVITY).numpy()
-    return np.asarray(targets.sum(0, dtype=np.float64) + noise)
+    return np.asarray(rows.sum(0) + noise)

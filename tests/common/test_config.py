@@ -75,8 +75,21 @@ def test_secure_sums_have_no_half_floats_and_no_bytes(precision: str) -> None:
 
 def test_counts_are_written_as_names_and_numbers() -> None:
     assert named_counts("happiness=7185, fear = 4070.5") == {"happiness": 7185.0, "fear": 4070.5}
-    for text in ("happiness", "happiness=", "=3", "fear=1,fear=2", "fear=-1", "fear=nan", "fear=1,", ""):
+    for text in (
+        "happiness",
+        "happiness=",
+        "=3",
+        "fear=1,fear=2",
+        "fear=-1",
+        "fear=nan",
+        "fear=1,",
+        "",
+        "fear=inf",
+        "fear=1e-320",
+        "fear=1e13",
+    ):
         with pytest.raises(ConfigError, match="is no count"):
             named_counts(text)
-    with pytest.raises(ConfigError, match="finite number"):
-        make_config({"train": {"class_counts": named_counts("fear=inf")}})
+    for count, why in ((float("inf"), "finite number"), (1e-320, "greater than or equal"), (1e13, "less than or equal")):
+        with pytest.raises(ConfigError, match=why):
+            make_config({"train": {"class_counts": {"fear": count}}})

@@ -55,6 +55,13 @@ def test_labels_that_would_break_the_sensitivity_are_refused() -> None:
         class_histogram(np.array([[1.5, -0.5]], np.float32), 1.0, SecureRandom())
 
 
+@pytest.mark.parametrize("row", [[1.001, 0.0, 0.0], [0.5005, 0.5005, 0.0]])
+def test_a_row_that_sums_to_a_little_more_than_1_moves_it_by_no_more_than_the_sensitivity(row: list[float]) -> None:
+    many = class_histogram(np.array([row] * 1000, np.float32), 1e-9, SecureRandom())
+    assert many.sum() <= 1000 * (1 + 1e-7)
+    assert np.linalg.norm(many) <= 1000 * SENSITIVITY * (1 + 1e-7)
+
+
 def test_the_histogram_stands_behind_the_update_and_is_exact_without_privacy(tmp_path: Path) -> None:
     own = trained(tmp_path, asked(private=False), allow_non_private=True)
     assert list(counts(own)) == list(faces(40).targets.sum(0))
@@ -63,7 +70,7 @@ def test_the_histogram_stands_behind_the_update_and_is_exact_without_privacy(tmp
 def test_it_is_debited_before_and_beside_the_training_and_the_evaluation(tmp_path: Path) -> None:
     own = trained(tmp_path, asked(8.0, 9.0))
     entries = Ledger(own.ledger).entries
-    assert [entry.run for entry in entries] == ["run-1.evaluation", "run-1.evaluation", "run-1"]
+    assert [entry.run for entry in entries] == ["run-1.histogram", "run-1.evaluation", "run-1"]
     assert [entry.release for entry in entries[:2]] == [Release(8.0, 1.0, 1), Release(9.0, 1.0, 1)]
     assert len(counts(own)) == 2 + len(MODEL.classes)
     assert Ledger(own.ledger).epsilon(1e-5, "rdp") <= 8.0

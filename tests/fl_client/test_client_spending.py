@@ -83,9 +83,10 @@ def test_runs_add_up_to_the_owners_ceiling_and_no_further(tmp_path: Path) -> Non
     assert debits(owner) == 2
 
 
-def test_a_run_cannot_hide_its_rounds_behind_the_name_of_its_evaluations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["evaluation", "histogram"])
+def test_a_run_cannot_hide_its_rounds_behind_the_name_of_its_evaluations(tmp_path: Path, suffix: str) -> None:
     owner = Owner(tmp_path, 0)
-    assert asked(owner, promising("run-1.evaluation")) == "bad-request"
+    assert asked(owner, promising(f"run-1.{suffix}")) == "bad-request"
     assert debits(owner) == 0
 
 
@@ -165,7 +166,9 @@ def test_two_servers_with_one_name_for_their_runs_count_twice(tmp_path: Path) ->
 
 
 def test_an_evaluation_belongs_to_its_run(tmp_path: Path) -> None:
-    found = survey_promises(entries_of(tmp_path, (None, "run.evaluation", None), (None, "run", None)), None)
+    found = survey_promises(
+        entries_of(tmp_path, *((None, run, None) for run in ("run.histogram", "run.evaluation", "run"))), None
+    )
     assert found.without == ("run",)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.config import ModelConfig, TrainConfig
+from common.config import LARGEST_COUNT, LEAST_COUNT, ModelConfig, TrainConfig
 from common.emotions import EMOTIONS_7
 from common.errors import ConfigError
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
@@ -45,6 +45,20 @@ def test_one_faces_gradient_does_not_depend_on_who_else_is_in_the_batch(kind: st
     among = logits.clone().requires_grad_(True)
     loss(among, targets).backward()
     assert torch.allclose(alone.grad[0], among.grad[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beta", [0.0, 0.999, 1 - 1e-15])
+def test_the_loss_is_finite_whatever_counts_are_allowed(kind: str, beta: float) -> None:
+    for first, others in ((LEAST_COUNT, LARGEST_COUNT), (LARGEST_COUNT, LEAST_COUNT)):
+        counts = {name: first if name == EMOTIONS_7[0] else others for name in EMOTIONS_7}
+        settings = TrainConfig.model_validate({"loss": kind, "class_counts": counts, "balance": beta, "adjustment": 10.0})
+        logits, targets = batch()
+        logits.requires_grad_(True)
+        loss = make_loss(settings, EMOTIONS_7)(logits, targets)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(logits.grad).all()
 
 
 def test_cross_entropy_is_what_it_was() -> None:

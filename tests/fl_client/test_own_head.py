@@ -1,3 +1,4 @@
+import errno
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,24 @@ from common.arrays import pack, unpack
 from common.config import ModelConfig, TrainConfig
 from common.errors import IntegrityError
 from common.messages import TrainRequest
+from common.privacy.accountant import Release
 from common.privacy.ledger import Ledger
-from fl_client.own_head import OwnHead, RunHead, forget_heads, personal_folder, read_head, write_head
+from fl_client.folder_device import folder_app
+from fl_client.own_head import (
+    FEDERATED,
+    FITTED,
+    PERSONAL,
+    OwnHead,
+    RunHead,
+    forget_heads,
+    personal_folder,
+    read_head,
+    write_head,
+)
+from fl_client.own_ledger import own_ledger
+from fl_client.policy import Policy
 from models.subset import HEAD, shared_names
-from tests.fl_client.test_device import arrays, device, request, weights
+from tests.fl_client.test_device import NOW, arrays, device, request, weights
 
 ROUND = TrainConfig(batch_size=8, local_steps=2, local_layers="head")
 
@@ -92,6 +107,76 @@ def test_a_damaged_or_foreign_head_gives_way_to_the_servers(tmp_path: Path) -> N
     assert own.adopt(plain) is plain
 
 
+def test_where_no_head_can_be_kept_the_round_is_refused_in_a_sentence_before_anything_is_spent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "taken").touch()
+    own = replace(device(tmp_path), own_head=tmp_path / "taken" / "head.safetensors")
+    reply, update = own.answer(asked(), weights())
+    assert (reply.status, reply.reason, update) == ("refused", "failed", None)
+    assert "leaves a head on the device" in caplog.text
+    assert not Ledger(own.ledger).entries
+    assert own.answer(asked(train=ROUND.model_copy(update={"local_layers": "none"})), weights())[0].status == "trained"
+
+
+def test_a_folder_is_tried_with_as_much_as_a_head_has_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, written = RunHead(tmp_path / "own" / "head.safetensors", "here/run-1", "head"), []
+    assert own.objection(arrays()) is None
+    assert list((tmp_path / "own").iterdir()) == []
+
+    class Full:
+        def __init__(self, **_: object) -> None: ...
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def write(self, content: bytes) -> None:
+            written.append(len(content))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fl_client.own_head.tempfile.NamedTemporaryFile", Full)
+    objection = own.objection(arrays())
+    assert objection is not None
+    assert "make room there" in objection
+    assert written == [sum(value.nbytes for name, value in arrays().items() if name.startswith(HEAD))]
+    assert RunHead(None, "here/run-1", "head").objection(arrays()) is None
+    assert replace(own, local_layers="none").objection(arrays()) is None
+
+
+def test_a_disk_that_fails_after_the_debit_costs_the_head_and_not_the_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    own = replace(device(tmp_path), own_head=tmp_path / "head.safetensors")
+    own.answer(asked(1), weights())
+    before = (tmp_path / "head.safetensors").read_bytes()
+    monkeypatch.setattr("fl_client.own_head.write_head", broken)
+    monkeypatch.setattr("fl_client.own_head.read_head", broken)
+    reply, update = own.answer(asked(2), weights())
+    assert reply.status == "trained"
+    assert update
+    assert "cannot be read (input/output error)" in caplog.text
+    assert "cannot be written (input/output error)" in caplog.text
+    assert (tmp_path / "head.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 3e38])
+def test_a_head_that_is_not_finite_is_not_kept_and_the_old_one_stays(
+    tmp_path: Path, odd: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, name = RunHead(tmp_path / "head.safetensors", "here/run-1", "head"), f"{HEAD}1.bias"
+    own.keep({name: np.zeros(7, np.float32)}, {name: np.ones(7, np.float32)})
+    before = (tmp_path / "head.safetensors").read_bytes()
+    grown = np.full(7, odd, np.float32)
+    assert own.keep({name: grown}, {name: grown}) == {}
+    assert (tmp_path / "head.safetensors").read_bytes() == before
+    assert "not finite" in caplog.text
+
+
 def test_what_stays_and_what_is_shared_are_all_that_was_trained() -> None:
     names = list(arrays())
     assert shared_names(names, "none") == names
@@ -109,3 +194,39 @@ def test_forgetting_deletes_the_heads_and_leaves_the_ledger(tmp_path: Path) -> N
     (folder.parent / "ledger.jsonl").touch()
     assert forget_heads(tmp_path)
     assert [path.name for path in folder.parent.iterdir()] == ["ledger.jsonl"]
+
+
+def test_forgetting_deletes_the_heads_in_another_home_and_nothing_else_there(tmp_path: Path) -> None:
+    faces, home = tmp_path / "faces", tmp_path / "home"
+    faces.mkdir()
+    home.mkdir()
+    with Ledger(own_ledger(home, faces)).locked() as ledger:
+        ledger.debit(Release(2.0, 0.1, 1), run="run-1", round_number=1, now=NOW)
+    write_head(home / PERSONAL / FEDERATED, OwnHead({"classifier.1.bias": np.zeros(7, np.float32)}))
+    (home / PERSONAL / "diary.txt").touch()
+    assert forget_heads(faces)
+    assert [path.name for path in (home / PERSONAL).iterdir()] == ["diary.txt"]
+    assert Ledger(own_ledger(home, faces)).entries
+    assert not forget_heads(faces)
+
+
+def test_a_device_with_a_home_keeps_its_head_there_and_its_faces_may_be_read_only(tmp_path: Path) -> None:
+    faces, home = tmp_path / "faces", tmp_path / "home"
+    faces.mkdir()
+    home.mkdir()
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fl_client.folder_device.build_client_app", lambda maker: opened.append(maker(None)))
+        folder_app(faces, home, own_ledger(home, faces), Policy(), 1)
+    assert opened[0].own_head == home / PERSONAL / FEDERATED
+    assert list(faces.iterdir()) == []
+
+
+def test_forgetting_follows_no_link(tmp_path: Path) -> None:
+    faces, elsewhere = tmp_path / "faces", tmp_path / "elsewhere"
+    faces.mkdir()
+    write_head(elsewhere / PERSONAL / FITTED, OwnHead({"classifier.1.bias": np.zeros(7, np.float32)}))
+    (faces / ".emofl").symlink_to(elsewhere)
+    assert not forget_heads(faces)
+    assert (elsewhere / PERSONAL / FITTED).exists()
+    assert (faces / ".emofl").is_symlink()

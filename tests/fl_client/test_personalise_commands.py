@@ -1,6 +1,8 @@
 import json
+import re
 import stat
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,15 @@ import torch
 from onnx import numpy_helper
 
 from common.config import ModelConfig
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, ModelError
 from common.parameters import read_parameters
 from fl_client import personalise_commands as commands
 from fl_client.capture.forget import forget
 from fl_client.own_head import FITTED, OwnHead, personal_folder, read_head
-from fl_client.personal import PersonalSettings, fit_head, mirrored, personalise, split_aside
+from fl_client.personal import Personalised, PersonalSettings, fit_head, mirrored, personalise, split_aside
 from fl_client.personal_source import OWN, PersonalSource, own_fitted_head
 from fl_client.personalise_commands import Start
+from fl_client.webcam.choice import choose_model
 from fl_client.webcam.model import LoopModel
 from models.evaluate import evaluate
 from models.export import export_onnx, inference_session
@@ -149,8 +152,6 @@ def test_the_head_lies_with_the_faces_for_their_owner_alone_and_is_forgotten_wit
 def test_a_head_that_is_worse_is_not_kept(
     folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
     from fl_client import personal as module
 
     fit = module.personalise
@@ -168,6 +169,34 @@ def test_a_head_that_is_worse_is_not_kept(
     assert not (personal_folder(folder) / FITTED).exists()
     with pytest.raises(ConfigError, match="fl-client personalise"):
         own_fitted_head(folder)
+
+
+def test_a_fit_that_is_not_finite_is_one_sentence_and_not_kept_anyway(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fl_client import personal as module
+
+    fit = module.personalise
+
+    def diverged(*given: object, **more: object) -> Personalised:
+        found = fit(*given, **more)  # type: ignore[arg-type]
+        return replace(found, head={name: value * np.float32(np.nan) for name, value in found.head.items()})
+
+    monkeypatch.setattr(module, "personalise", diverged)
+    with pytest.raises(ModelError, match="not made of finite numbers"):
+        commands.personalise(folder, keep_anyway=True)
+    assert not (personal_folder(folder) / FITTED).exists()
+
+
+@pytest.mark.parametrize("model", [Path("base"), None])
+def test_whom_to_trust_is_refused_for_the_base_model_as_the_camera_loop_refuses_it(
+    tmp_path: Path, model: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl_client.webcam.remembered.remembered", lambda: None)
+    with pytest.raises(ConfigError) as loops:
+        choose_model(Path("base"), None, "somebody", lambda sentence: None)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(loops.value))}$"):
+        commands.personalise(tmp_path, model=model, trust="somebody")
 
 
 def test_forgetting_all_faces_forgets_the_head(tmp_path: Path, start: Start) -> None:

@@ -109,6 +109,25 @@ def test_evaluation_belongs_to_its_run_and_to_the_rounds_that_still_fit(faces: P
     assert after(6 + more) <= 8 < after(7 + more)
 
 
+def test_a_class_histogram_belongs_to_its_run_and_is_not_forecast_again(faces: Path) -> None:
+    with Ledger(own_ledger(faces / ".emofl", faces, None)).locked() as ledger:
+        for run, release in (
+            ("r.histogram", Release(8.0, 1.0, 1)),
+            ("r.evaluation", Release(8.0, 1.0, 1)),
+            ("r", Release(2.0, 0.1, 8)),
+        ):
+            ledger.debit(release, run=run, round_number=1, now=START)
+    found = look(faces)
+    assert [(run, len(entries)) for run, entries, _ in found.runs()] == [("r", 3)]
+    more = found.more
+    assert more is not None
+
+    def after(rounds: int) -> float:
+        return spent_epsilon([Release(2.0, 0.1, 8 * rounds), Release(8.0, 1.0, rounds + 1)], 1e-5)
+
+    assert after(1 + more) <= 8 < after(2 + more)
+
+
 def test_where_rdp_is_above_the_ceiling_the_tighter_accountant_is_shown_by_name(faces: Path) -> None:
     spend(faces, ("a", 1), release=Release(2.0, 0.1, 320))
     by_rdp, by_prv = (spent_epsilon([Release(2.0, 0.1, 320)], 1e-5, name) for name in ("rdp", "prv"))

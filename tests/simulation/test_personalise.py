@@ -10,7 +10,7 @@ import pytest
 
 from common.config import make_config
 from common.errors import RunError
-from fl_client.own_head import read_head
+from fl_client.own_head import OwnHead, read_head, write_head
 from fl_client.personal import Personalised, PersonalSettings
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT
@@ -19,7 +19,7 @@ from models.published import open_published
 from models.subset import HEAD
 from simulation.devices import SimulatedDevices
 from simulation.perform import perform
-from simulation.personalise import CSV, JSON, PLOT, Outcome, personalise_run, write_outcome
+from simulation.personalise import CSV, JSON, PLOT, Outcome, own_head, personalise_run, write_outcome
 from simulation.report import read_metrics
 from simulation.run import REGISTRY, RunFolder
 
@@ -106,6 +106,15 @@ def test_in_a_run_with_personal_heads_the_server_never_moves_its_own_and_each_de
     found = personalise_run(kept, QUICK)
     assert found.kept
     assert np.array_equal(found.found[1].head[f"{HEAD}1.weight"], heads[1])
+
+
+def test_a_device_whose_head_is_damaged_is_judged_with_the_servers(
+    kept: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    devices = SimulatedDevices(kept.config, tmp_path)
+    write_head(devices.own_head(1), OwnHead({f"{HEAD}1.bias": np.full(7, np.nan, np.float32)}))
+    assert own_head(devices, 1, Checkpoint.load(kept.path / CHECKPOINT).weights) == {}
+    assert "judged with the server's head" in caplog.text
 
 
 def test_the_histogram_is_asked_for_until_it_is_known_and_then_weighs_the_loss(kept: RunFolder) -> None:

@@ -13,13 +13,15 @@ const SPOKEN_EVERY = 2500;
 const SPEED_EVERY = 500;
 const SPEED_OVER = 2000;
 const LONGEST_PICTURE = 1600;
+const UNREAD = "This frame could not be read";
 const READY = "Start the camera, or choose a picture.";
 
 // Milliseconds: a frame counts as shown only if nothing that is said on it is older.
 const OLDEST = 150;
 
 const at = (id) => document.getElementById(id);
-const state = { model: null, paused: false, view: null, faces: [], spoken: -Infinity, size: [0, 0] };
+// shot: one camera from start to stop, or one picture; what the model says of another one is not shown.
+const state = { model: null, paused: false, view: null, shot: 0, faces: [], spoken: -Infinity, size: [0, 0] };
 // When each of the camera's frames was drawn that counts, and how long it took from frame to overlay.
 const speed = { frames: [], latency: 0, told: 0 };
 const trusted = new URLSearchParams(location.hash.slice(1)).get("trust")?.toLowerCase().replace(/[^0-9a-f]/g, "") || null;
@@ -32,7 +34,7 @@ const webcam = new Webcam(at("video"), () => {
 });
 
 // For tests and benchmarks, which may set `drawn` to hear of each frame.
-globalThis.emofl = { speed, state, drawn: null };
+globalThis.emofl = { speed, state, models, drawn: null };
 
 // Two lines in the browser's storage; where it keeps nothing for this page, they last until the page is left.
 function storage() {
@@ -51,6 +53,7 @@ function storage() {
 }
 
 function tell(sentence) {
+  if (at("trouble").textContent === sentence) return;
   at("trouble").textContent = sentence;
   at("trouble").hidden = !sentence;
 }
@@ -67,22 +70,34 @@ async function watchModels() {
     try {
       const found = await models.newer();
       if (mine !== watching) return;
-      if (found) await use(found);
-      else if (!state.model) hint("Nothing is published yet; this page waits for the first model.");
+      if (found) {
+        await use(found);
+        if (mine !== watching) return;
+        models.used();
+      } else if (!state.model) hint("Nothing is published yet; this page waits for the first model.");
     } catch (error) {
+      if (mine !== watching) return;
       const refused = error instanceof Refused;
-      if (refused) tell(`${error.message}${state.model ? " The one before stays in use." : ""}`);
-      else if (!state.model) hint(`${unreachable()} as it should (${error.message}); this page goes on trying.`);
-      if (!state.model) at("start").disabled = refused;
-      if (refused && !state.model) hint("No model is in use.");
+      if (refused) {
+        models.refuse(error);
+        tell(`${error.message}${state.model ? " The one before stays in use." : ""}`);
+      }
+      if (!state.model) {
+        hint(refused ? "No model is in use." : `${unreachable()} as it should (${error.message}); this page goes on trying.`);
+        at("start").disabled = refused;
+      }
     }
     await new Promise((done) => setTimeout(done, POLL));
   }
 }
 
 async function use(found) {
-  const facts = await runner.use(found, () => (state.view?.live ? state.faces.map((face) => ({ ...face, heat: null })) : []));
-  state.model = { ...found, onnx: null, classes: found.manifest.model.classes, ...facts };
+  const { classes } = found.manifest.model;
+  const alike = () => String(state.model?.classes) === String(classes);
+  const inView = () => (state.view?.live && alike() ? state.faces.map((face) => ({ ...face, heat: null })) : []);
+  const facts = await runner.use(found, inView);
+  if (!alike()) clear();
+  state.model = { ...found, onnx: null, classes, ...facts };
   introduce();
   if (state.view && !state.view.live) again();
 }
@@ -115,12 +130,13 @@ function press(id, on) {
 function send(picture, time, still) {
   const least = Number(at("least").value) / 100;
   const heatmap = pressed("heatmap") && !at("heatmap").hidden;
-  runner.send({ picture, time, still, heatmap, whole: still && at("whole").checked, least });
+  runner.send({ picture, time, still, shot: state.shot, heatmap, whole: still && at("whole").checked, least });
 }
 
 function answered(data) {
-  if (data.kind === "trouble") return tell(`This frame could not be read: ${data.sentence}`);
-  if (!state.view || data.still === state.view.live) return;
+  if (data.shot !== state.shot || !state.view) return;
+  if (data.kind === "trouble") return tell(`${UNREAD}: ${data.sentence}`);
+  if (at("trouble").textContent.startsWith(UNREAD)) tell("");
   state.faces = data.faces;
   Object.assign(state.view, { width: data.width, height: data.height });
   show();
@@ -177,10 +193,20 @@ function speak(now) {
   );
 }
 
+// Nothing that was found before is shown or said any more.
+function clear() {
+  Object.assign(state, { faces: [], spoken: -Infinity });
+  const overlay = at("overlay");
+  overlay.getContext("2d").clearRect(0, 0, overlay.width, overlay.height);
+  at("faces").replaceChildren();
+  at("status").textContent = "";
+}
+
 function frameOf(width, height, live) {
   runner.forget();
-  state.view = { width, height, live };
-  Object.assign(state, { faces: [], spoken: -Infinity });
+  clear();
+  state.shot += 1;
+  state.view = { width, height, live, source: `${width}x${height}` };
   Object.assign(speed, { frames: [], latency: 0 });
   at("speed").hidden = true;
   at("stage").style.aspectRatio = `${width} / ${height}`;
@@ -217,7 +243,13 @@ async function startCamera() {
 
 function stopCamera() {
   webcam.stop();
-  runner.forget();
+  if (state.view?.live) {
+    runner.forget();
+    clear();
+    state.shot += 1;
+    state.view = null;
+    if (state.model) hint(READY);
+  }
   at("pause").disabled = true;
   at("start").textContent = "Start camera";
   at("speed").hidden = true;
@@ -225,13 +257,18 @@ function stopCamera() {
 
 async function seen(time) {
   const video = at("video");
-  if (state.paused || !state.model) return;
-  if (video.videoWidth !== state.view.width || video.videoHeight !== state.view.height) frameOf(video.videoWidth, video.videoHeight, true);
+  if (state.paused || !state.model || !state.view?.live) return;
+  if (state.view.source !== `${video.videoWidth}x${video.videoHeight}`) frameOf(video.videoWidth, video.videoHeight, true);
+  const { shot } = state;
+  let picture;
   try {
-    send(await webcam.frame(), time, false);
+    picture = await webcam.frame();
   } catch {
     // The camera gave no frame this time; the next one is on its way.
+    return;
   }
+  if (shot !== state.shot) return picture.close();
+  send(picture, time, false);
 }
 
 async function choosePicture(file) {
@@ -254,16 +291,14 @@ async function choosePicture(file) {
 
 // The picture once more: another model, or another setting.
 async function again() {
-  if (!state.model || state.view.live) return;
-  send(await createImageBitmap(at("still")), performance.now(), true);
+  if (!state.model || !state.view || state.view.live) return;
+  const { shot } = state;
+  const picture = await createImageBitmap(at("still"));
+  if (shot !== state.shot) return picture.close();
+  send(picture, performance.now(), true);
 }
 
-function stop() {
-  stopCamera();
-  if (state.model) hint(READY);
-}
-
-at("start").onclick = () => (webcam.stream ? stop() : startCamera());
+at("start").onclick = () => (webcam.stream ? stopCamera() : startCamera());
 at("pause").onclick = () => {
   state.paused = !state.paused;
   press("pause", state.paused);

@@ -1,4 +1,4 @@
-// From a face's box to the model's input, pixel for pixel as models/faces/crop.py and models/preprocess.py do it.
+// From a face's box to the model's input, pixel for pixel as models/faces/crop.py, light.py and models/preprocess.py do it.
 // tests/golden/crop.json holds both to the same values; tests/models/web/crop.test.mjs checks this file.
 
 // left, top, side of the square around a box (x, y, width, height); it may reach beyond the picture.
@@ -47,6 +47,45 @@ export function shrink(from, [columns, rows], [wide, high]) {
 export function cropFace(picture, box, size, margin = 0) {
   const square = faceSquare(box, margin);
   return resizeSquare(greySquare(picture, square), square[2], size);
+}
+
+// See models/faces/light.py. A Gaussian of 0.6 pixels in 1/256, as OpenCV has it for bytes.
+const LIGHT = { dim: 24, empty: 4, darkest: 0.01, brightest: 0.99, grain: [1, 42, 170, 42, 1] };
+
+// size x size grey bytes -> the same, or if the face was taken in dim light: smoothed, and stretched to the whole range.
+export function relit(face, size) {
+  if (spreadOf(face) >= LIGHT.dim) return face;
+  const smooth = smoothed(face, size, LIGHT.grain);
+  const levels = Uint8Array.from(smooth).sort();
+  const [low, high] = [LIGHT.darkest, LIGHT.brightest].map((part) => levels[halfToEven(part * (levels.length - 1))]);
+  if (high - low <= LIGHT.empty) return face;
+  const times = Math.fround(255 / (high - low));
+  return smooth.map((level) => Math.min(255, Math.max(0, halfToEven(Math.fround((level - low) * times)))));
+}
+
+function spreadOf(values) {
+  let [sum, squares] = [0, 0];
+  for (const value of values) {
+    sum += value;
+    squares += value * value;
+  }
+  const scale = 1 / values.length;
+  return Math.sqrt(Math.max(0, squares * scale - (sum * scale) ** 2));
+}
+
+// Weights in 1/256 along both sides; beyond the edge the picture is mirrored at its last pixel.
+function smoothed(from, size, weights) {
+  const reach = (weights.length - 1) / 2;
+  const inside = (at) => (at < 0 ? -at : at >= size ? 2 * size - 2 - at : at);
+  const across = new Int32Array(size * size);
+  const to = new Uint8Array(size * size);
+  const each = (set) => {
+    for (let y = 0; y < size; y++) for (let x = 0; x < size; x++) set(y * size + x, y, x);
+  };
+  const sum = (value) => weights.reduce((total, weight, i) => total + weight * value(i - reach), 0);
+  each((at, y, x) => (across[at] = sum((i) => from[y * size + inside(x + i)])));
+  each((at, y, x) => (to[at] = (sum((i) => across[inside(y + i) * size + x]) + 32768) >> 16));
+  return to;
 }
 
 // Bytes into a float32 batch at `offset`: input = (pixel / 255 - mean) / std.

@@ -1,4 +1,4 @@
-// Finds faces in a frame, as fl_client/webcam/grid.py and blaze.py do it. Without a network a person puts the face into the middle.
+// Finds faces in a frame, as models/detector/grid.py and blaze.py do it. Without a network a person puts the face into the middle.
 
 import { bilinear, halfToEven, shrink } from "./crop.js";
 

@@ -1,7 +1,7 @@
 // The worker: frames in, faces out. It holds one model and one detector; a new model gets a worker of its own.
 // Nothing leaves it but messages to its page: see runner.js.
 
-import { cropFace, normalise } from "./crop.js";
+import { cropFace, normalise, relit } from "./crop.js";
 import { makeDetector } from "./detector.js";
 import { openFrame } from "./frame.js";
 import { AS_IT_IS, SMOOTHING, softmax, steadied } from "./steady.js";
@@ -17,6 +17,7 @@ const NOTHING = "CAc6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgBEgQKAggBYg8KAXk
 const tracker = new Tracker();
 let ort, session, model, detector;
 let sinceDetection = DETECT_EVERY;
+let shot = null;
 let perFace = BUDGET / 2;
 
 const runtime = import("./runtime/ort.wasm.min.mjs");
@@ -69,7 +70,7 @@ async function look(asked) {
   const frame = await openFrame(asked.picture);
   try {
     const read = performance.now();
-    const tracks = asked.still ? await lookOnce(frame, asked.whole) : await lookOn(frame);
+    const tracks = asked.still ? await lookOnce(frame, asked.whole) : await lookOn(frame, asked.shot);
     const found = performance.now();
     const now = { time: asked.time, spent: found - read, perFace, detected: sinceDetection === 0 };
     const due = asked.still ? tracks : dueFaces(tracks, now);
@@ -89,7 +90,8 @@ async function judge(frame, tracks, { still, heatmap, whole, least, time }) {
   if (!tracks.length) return;
   const began = performance.now();
   const { size, crop_margin: margin } = model.preprocessing;
-  const results = await classify(tracks.map(({ exact }) => cropFace(frame, exact.map(Math.round), size, whole ? 0 : margin)), heatmap);
+  const square = ({ exact }) => relit(cropFace(frame, exact.map(Math.round), size, whole ? 0 : margin), size);
+  const results = await classify(tracks.map(square), heatmap);
   tracks.forEach((track, i) => {
     const elapsed = track.seen === null ? 0 : (time - track.seen) / 1000;
     track.steady = steadied(track.steady, softmax(results[i].logits), elapsed, { ...(still ? AS_IT_IS : SMOOTHING), least });
@@ -106,7 +108,10 @@ async function lookOnce(frame, whole) {
   return boxes.map((exact, i) => ({ id: i + 1, exact, steady: null, seen: null }));
 }
 
-async function lookOn(frame) {
+// Faces of another shot, such as another camera's, are followed no further.
+async function lookOn(frame, asked) {
+  if (shot !== null && shot !== asked) tracker.adopt([]);
+  shot = asked;
   sinceDetection += 1;
   const lost = !tracker.follow(frame);
   if (lost || !tracker.tracks.length || sinceDetection >= DETECT_EVERY) {
@@ -121,7 +126,7 @@ const tasks = {
   prepare: async (data) => ({ kind: "prepared", ...(await prepare(data)) }),
   load: async (data) => ({ kind: "ready", ...(await load(data)) }),
   adopt: async ({ faces }) => tracker.adopt(faces),
-  frame: async (data) => ({ kind: "faces", time: data.time, still: data.still, ...(await look(data)) }),
+  frame: async (data) => ({ kind: "faces", time: data.time, shot: data.shot, ...(await look(data)) }),
 };
 let last = Promise.resolve();
 
@@ -132,7 +137,7 @@ self.onmessage = ({ data }) => {
       const answer = await tasks[data.kind](data);
       if (answer) self.postMessage(answer);
     } catch (error) {
-      self.postMessage({ kind: "trouble", during: data.kind, sentence: String(error?.message ?? error) });
+      self.postMessage({ kind: "trouble", during: data.kind, shot: data.shot, sentence: String(error?.message ?? error) });
     }
   });
 };

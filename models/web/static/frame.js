@@ -19,20 +19,31 @@ let meaning = null;
 let kind = "";
 let left = 0;
 
-// { grey, width, height, data (RGBA, made when it is first read), close() } of a VideoFrame or ImageBitmap.
+// { grey, width, height, data (RGBA, made when it is first read), close() } of a VideoFrame or ImageBitmap. One that cannot be
+// read is closed.
 export async function openFrame(picture) {
   const frame = new Frame(picture);
-  const plane = FORMATS.has(picture.format) ? await brightness(picture, frame) : null;
-  if (plane) {
-    const now = [picture.format, frame.width, frame.height, picture.rotation, picture.flip].join();
-    if (now !== kind || left-- <= 0) {
-      [kind, left] = [now, COMPARED_EVERY];
-      frame.grey = greyPicture(frame);
-      meaning = meaningOf(plane, frame.grey);
-    }
+  try {
+    frame.grey = await greyOf(picture, frame);
+    return frame;
+  } catch (error) {
+    frame.close();
+    throw error;
   }
-  frame.grey ??= plane && meaning ? translated(plane, meaning) : greyPicture(frame);
-  return frame;
+}
+
+// From the brightness plane, or from the colours where it cannot be read or means something else.
+async function greyOf(picture, frame) {
+  const plane = FORMATS.has(picture.format) ? await brightness(picture, frame).catch(() => null) : null;
+  if (!plane) return greyPicture(frame);
+  const now = [picture.format, frame.width, frame.height, picture.rotation, picture.flip].join();
+  if (now !== kind || left-- <= 0) {
+    const grey = greyPicture(frame);
+    meaning = meaningOf(plane, grey);
+    [kind, left] = [now, COMPARED_EVERY];
+    return grey;
+  }
+  return meaning ? translated(plane, meaning) : greyPicture(frame);
 }
 
 class Frame {

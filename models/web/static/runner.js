@@ -22,7 +22,7 @@ export function lacking() {
 export class Runner {
   // say: gets a sentence while it waits for the server; heard: gets each answer about a frame; ended: called when a worker dies.
   constructor({ say, heard, ended }) {
-    Object.assign(this, { say, heard, ended, worker: null, busy: false, waiting: null, coming: null });
+    Object.assign(this, { say, heard, ended, worker: null, busy: false, idle: null, waiting: null, coming: null });
     this.detection = null;
   }
 
@@ -35,8 +35,9 @@ export class Runner {
 
   // From now on frames go to this model: { manifest, onnx }. `faces` are those in view. What the model offers: { heatmap, guided }.
   async use({ manifest, onnx }, faces) {
-    const { worker, guided } = await this.prepare();
+    const coming = this.prepare();
     this.coming = null;
+    const { worker, guided } = await coming;
     const { classes } = manifest.model;
     let facts;
     try {
@@ -46,10 +47,15 @@ export class Runner {
       worker.terminate();
       throw new Refused(`The model cannot run here: ${error.message}`);
     }
+    if (this.busy) await new Promise((done) => (this.idle = done));
     worker.postMessage({ kind: "adopt", faces: faces() });
     this.worker?.terminate();
     worker.onmessage = ({ data }) => this.#answered(data);
-    worker.onerror = () => this.ended();
+    worker.onerror = () => {
+      Object.assign(this, { worker: null, busy: false });
+      this.#rested();
+      this.ended();
+    };
     Object.assign(this, { worker, busy: false });
     this.#next();
     return { ...facts, guided };
@@ -76,8 +82,16 @@ export class Runner {
 
   #answered(data) {
     this.busy = false;
-    this.#next();
     this.heard(data);
+    if (!this.#rested()) this.#next();
+  }
+
+  // Lets the next model take over, if one waits for the end of a frame.
+  #rested() {
+    const { idle } = this;
+    this.idle = null;
+    idle?.();
+    return idle !== null;
   }
 
   async #spawn() {

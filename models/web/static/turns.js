@@ -3,7 +3,7 @@
 // A frame is given to detector and model for about this many ms: there faces take turns.
 export const BUDGET = 14;
 
-// No face waits longer than this many ms for its turn.
+// A face that has waited this many ms is looked at in the next frame, whatever the budget says.
 export const OLDEST = 110;
 
 // Those longest unseen first: all that are new or overdue, then as many as there is time for, and one at least in a frame

@@ -4,6 +4,7 @@ import { ask, Refused } from "./ask.js";
 
 const CONTEXT = "emofl-manifest-v1";
 const LIMITS = { manifest: 1 << 20, file: 64 << 20 };
+const AGAIN = 60_000;
 const VERSION = /^[0-9]{6,12}-r[0-9]{4,12}$/;
 
 const hex = (bytes) => Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -67,13 +68,23 @@ export class Models {
   // trusted: a fingerprint, or null to trust the first key met and no other from then on; memory: { get, set, clear };
   // say: gets a sentence while the server is busy.
   constructor(trusted, memory, say) {
-    Object.assign(this, { trusted, memory, say, last: null });
+    Object.assign(this, { trusted, memory, say, asked: null, last: null, refused: null });
   }
 
   // Trust the next key that is met, as if this browser had met none.
   forget() {
     this.memory.clear();
-    this.last = null;
+    Object.assign(this, { last: null, refused: null });
+  }
+
+  // What `newer` returned is in use, and is not returned again.
+  used() {
+    Object.assign(this, { last: this.asked, refused: null });
+  }
+
+  // What `newer` found cannot be used, whether it raised this error or running it did: for a minute it raises it at once.
+  refuse(error) {
+    if (error !== this.refused?.error) this.refused = { version: this.asked, error, until: Date.now() + AGAIN };
   }
 
   async publisher() {
@@ -87,10 +98,13 @@ export class Models {
     return publisher;
   }
 
-  // A model newer than the last one returned: { manifest, onnx, fingerprint, version, bytes }; null when there is none.
+  // A model newer than the one in use: { manifest, onnx, fingerprint, version, bytes }; null when there is none.
   async newer() {
+    this.asked = null;
     const found = await bytes("/models/latest/manifest.json", LIMITS.manifest, this.say);
     if (!found || found.version === this.last) return null;
+    this.asked = found.version;
+    if (this.refused?.version === found.version && Date.now() < this.refused.until) throw this.refused.error;
     if (!VERSION.test(found.version)) throw new Refused("The model is refused: its version has no proper name.");
     const asked = [this.publisher(), bytes(`/models/${found.version}/manifest.sig`, 64, this.say)];
     const [publisher, signature] = await Promise.all(asked);
@@ -105,7 +119,6 @@ export class Models {
     await checkFile(manifest, "model.onnx", onnx.content);
     this.memory.set("emofl-publisher", publisher.fingerprint);
     this.memory.set(`emofl-newest-${publisher.fingerprint}`, String(manifest.sequence));
-    this.last = found.version;
     return { manifest, onnx: onnx.content, fingerprint: publisher.fingerprint, version: found.version };
   }
 }

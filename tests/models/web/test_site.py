@@ -24,6 +24,7 @@ from common.canonical import sha256
 from models.detector.candidates import padded, reduced
 from models.detector.levels import LEVELS
 from models.faces.crop import crop_face
+from models.faces.light import relit
 from models.web.detection import SPEC
 from models.web.fetch_runtime import SOURCE, VERSION
 from models.web.site import HEADERS, PARTS, RUNTIME, SCRIPTS, STATIC, CameraSite, Detection
@@ -287,6 +288,119 @@ def test_the_browser_normalises_to_the_same_bits(node: Node) -> None:
     case = {"rgba": rgba(bgr), "width": 48, "height": 48, "box": [0, 0, 48, 48], "size": 48, "margin": 0, "how": how.model_dump()}
     [got] = node(CROPS, [case])
     assert np.array_equal(np.array(got["input"], np.float32), how.normalise(how.whole(bgr)[None]).ravel()[:50])
+
+
+RELIT = """
+import { relit } from "./crop.js";
+const main = () => given.map(({ face, size }) => Array.from(relit(Uint8Array.from(face), size)));
+"""
+
+
+def dim_faces() -> list[Any]:
+    """Dim ones, ones at the border of what counts as dim, ones that span next to nothing, and ordinary ones."""
+    rng = np.random.default_rng(13)
+    ordinary = [cv2.GaussianBlur(rng.integers(0, 256, (size, size), dtype=np.uint8), (0, 0), 2) for size in (48, 64, 33)]
+    ordinary = [cv2.normalize(face, None, 0, 255, cv2.NORM_MINMAX) for face in ordinary]
+    dim = [(face * part + dark).astype(np.uint8) for face in ordinary for part in (0.6, 0.3, 0.1, 0.05) for dark in (0, 7, 90)]
+    flat = [np.full((48, 48), 17, np.uint8), *(rng.integers(40, 41 + span, (48, 48), dtype=np.uint8) for span in range(1, 9))]
+    halves = [np.repeat(np.array([20, 20 + step], np.uint8), 24)[None].repeat(48, axis=0) for step in (3, 4, 5, 6, 47, 48, 49)]
+    grain = [rng.integers(0, most, (48, 48), dtype=np.uint8) for most in (20, 60, 82, 84)]
+    spots = [np.zeros((48, 48), np.uint8) for _ in range(2)]
+    spots[0][:5, :5], spots[1][-1, -1] = 255, 255
+    return [*ordinary, *dim, *flat, *halves, *grain, *spots]
+
+
+def test_the_browser_relights_a_dim_face_byte_for_byte_as_python_does(node: Node) -> None:
+    faces = dim_faces()
+    wanted = [relit(face) for face in faces]
+    got = node(RELIT, [{"face": face.ravel().tolist(), "size": len(face)} for face in faces])
+    for face, mine, theirs in zip(faces, wanted, got, strict=True):
+        np.testing.assert_array_equal(np.array(theirs, np.uint8).reshape(face.shape), mine)
+    changed = [not np.array_equal(face, made) for face, made in zip(faces, wanted, strict=True)]
+    assert 30 < sum(changed) < len(faces) - 8
+
+
+UNREADABLE = """
+globalThis.OffscreenCanvas = class {
+  getContext() {
+    return {
+      drawImage: () => { if (!given.colours) throw new Error("no pixels"); },
+      getImageData: (x, y, width, height) => ({ data: new Uint8ClampedArray(4 * width * height).fill(80) }),
+    };
+  }
+};
+const { openFrame } = await import("./frame.js");
+const main = async () => {
+  let closed = 0;
+  const picture = {
+    format: "I420", displayWidth: 8, displayHeight: 4, visibleRect: { width: 8, height: 4 }, allocationSize: () => 48,
+    copyTo: async () => { throw new Error("the frame is gone"); }, close: () => (closed += 1),
+  };
+  const frame = await openFrame(picture).catch(() => null);
+  return { closed, grey: frame && [...new Set(frame.grey)] };
+};
+"""
+
+
+def test_a_frame_without_a_readable_brightness_plane_is_read_by_its_colours(node: Node) -> None:
+    assert node(UNREADABLE, {"colours": True}) == {"closed": 0, "grey": [80]}
+
+
+def test_a_frame_that_cannot_be_read_at_all_is_closed(node: Node) -> None:
+    assert node(UNREADABLE, {"colours": False}) == {"closed": 1, "grey": None}
+
+
+SWAPPED = """
+const workers = [];
+globalThis.fetch = async () => new Response("", { status: 404 });
+globalThis.Worker = class {
+  told = [];
+  ended = false;
+  constructor() { workers.push(this); }
+  postMessage(message) {
+    this.told.push([message.kind, message.number ?? message.faces?.[0] ?? null]);
+    const answer = { prepare: { kind: "prepared", guided: true }, load: { kind: "ready", heatmap: false } }[message.kind];
+    if (answer) queueMicrotask(() => this.onmessage({ data: answer }));
+  }
+  terminate() { this.ended = true; }
+};
+const { Runner } = await import("./runner.js");
+const pause = () => new Promise((done) => setTimeout(done, 5));
+const main = async () => {
+  const heard = [];
+  const runner = new Runner({ say() {}, heard: ({ number }) => heard.push(number), ended: () => heard.push("ended") });
+  const use = () => runner.use({ manifest: { model: { classes: [] }, preprocessing: {} }, onnx: null }, () => heard.slice(-1));
+  const send = (number) => runner.send({ number, picture: { close() {} } });
+  const answer = (worker, number) => worker.onmessage({ data: { kind: "faces", number } });
+  await use();
+  send(1);
+  const swap = use();
+  await pause();
+  send(2);
+  const early = workers[0].ended;
+  answer(workers[0], 1);
+  await swap;
+  answer(workers[1], 2);
+  send(3);
+  const rescue = use();
+  await pause();
+  workers[1].onerror();
+  await rescue;
+  send(4);
+  return { early, heard, told: workers.map(({ told }) => told), ended: workers.map(({ ended }) => ended) };
+};
+"""
+
+
+def test_a_newer_model_waits_for_the_end_of_a_frame_and_no_frame_is_lost(node: Node) -> None:
+    got = node(SWAPPED, None)
+    assert got["early"] is False, "the worker was ended in the middle of a frame"
+    assert got["heard"] == [1, 2, "ended"]
+    start = [["prepare", None], ["load", None]]
+    assert got["told"][0] == [*start, ["adopt", None], ["frame", 1]]
+    assert got["told"][1] == [*start, ["adopt", 1], ["frame", 2], ["frame", 3]], "what the last frame found goes over"
+    assert got["told"][2] == [*start, ["adopt", "ended"], ["frame", 4]], "a worker that died holds nothing up"
+    assert got["ended"][0]
 
 
 MEANT = """
