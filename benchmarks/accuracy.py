@@ -19,9 +19,10 @@ import typer
 from rich.table import Table
 
 from benchmarks.accuracy_cells import BASE, CELLS, CLAIMS, Cell
+from benchmarks.conclusion import conclude
 from common.config import make_config
 from common.console import command_line, out, run_command_line
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError
 
 TARGETS = {"ferplus": 0.84, "fer2013": 0.67}
 """Accuracy of the shipped base on PrivateTest: FER+ majority (8 classes), FER2013 (7 classes)."""
@@ -309,13 +310,7 @@ def main(
             show_heads(heads)
         missed += missed_claims(lines, base_accuracy(folder))
     results: dict[str, Any] = {"shipped": scores, "runs": {line.name: vars(line) for line in lines}, "own_heads": heads}
-    out.print(
-        json.dumps({"benchmark": "accuracy", "results": results, "targets": TARGETS, "missed": missed}),
-        soft_wrap=True,
-        markup=False,
-    )
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("accuracy", {"results": results, "targets": TARGETS, "missed": missed}, missed, check=check)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ One row per variant: what it costs to run, to send and to train privately; with 
 docs/architecture.md shows a run.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import typer
 from rich.table import Table
 from torch import nn
 
+from benchmarks.conclusion import conclude
 from benchmarks.dp_step import CLIPPING_NORM, NOISE_MULTIPLIER, RATE, summed_loss, take_turns
 from common.config import ModelConfig
 from common.console import command_line, out, run_command_line
@@ -224,7 +224,7 @@ def main(
             scores[variant.title] = train(variant, round(images * share), faces, test)
     out.print(table(costs, scores))
     rows = {title: asdict(found) | {"scores": scores.get(title)} for title, found in costs.items()}
-    out.print(json.dumps({"benchmark": "architecture", "images": images, "variants": rows}), soft_wrap=True, markup=False)
+    conclude("architecture", {"images": images, "variants": rows})
 
 
 def table(costs: dict[str, Costs], scores: dict[str, tuple[float, float]]) -> Table:

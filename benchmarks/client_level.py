@@ -7,7 +7,6 @@ the sum of their roundings is a binomial draw: exact, and quick for 1,000 device
 which is the law of the sum of all shares. Sums are taken modulo 2^bits, as in the papers; the ring of a round is wider.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.conclusion import conclude
 from common.console import command_line, out, run_command_line
-from common.errors import RunError
 from common.privacy.client_level.accounting import calibrate_client_noise, calibrate_distributed
 from common.privacy.client_level.central import CentralMechanism, CentralSum, clip_to_norm
 from common.privacy.client_level.distributed import DistributedMechanism, noisy_survivors
@@ -167,13 +166,7 @@ def main(
         for setup, errors in results.items()
     }
     targets = {str(bits): target for bits, target in TARGETS.items()}
-    out.print(
-        json.dumps({"benchmark": "client_level", "results": rows, "targets": targets, "missed": missed}),
-        soft_wrap=True,
-        markup=False,
-    )
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("client_level", {"results": rows, "targets": targets, "missed": missed}, missed, check=check)
 
 
 if __name__ == "__main__":

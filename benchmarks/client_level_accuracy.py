@@ -6,7 +6,6 @@ central and distributed rounds cost the same. No record-level noise is added: it
 """
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import nn
 
+from benchmarks.conclusion import conclude
 from common.config import ModelConfig
 from common.console import out
 from common.emotions import EMOTIONS_7
@@ -196,4 +196,4 @@ def measure_accuracy(fer2013: Path, quick: bool) -> None:
         table.add_row(str(cell), f"{np.mean(reached):.2%}", f"{np.std(reached, ddof=seeds > 1):.2%}")
     out.print(table)
     cpu = round(time.process_time() - start, 1)
-    out.print(json.dumps({"benchmark": "client_level_accuracy", "results": results, "cpu_s": cpu}), soft_wrap=True, markup=False)
+    conclude("client_level_accuracy", {"results": results, "cpu_s": cpu})

@@ -4,7 +4,6 @@ The ways take turns in one process on one thread, so that they share whatever el
 CPU time. Each way's peak memory is taken in a process of its own.
 """
 
-import json
 import multiprocessing
 import resource
 import statistics
@@ -22,9 +21,9 @@ from opacus.optimizers import DPOptimizer
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.conclusion import conclude
 from common.config import ModelConfig
 from common.console import command_line, out, run_command_line
-from common.errors import RunError
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.native import kernels
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
@@ -261,13 +260,7 @@ def main(
         setup: {name: {key: round(value, 3) for key, value in row.items()} for name, row in rows.items()}
         for setup, rows in results.items()
     }
-    out.print(
-        json.dumps({"benchmark": "dp_step", "results": rounded, "targets": targets, "missed": missed}),
-        soft_wrap=True,
-        markup=False,
-    )
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("dp_step", {"results": rounded, "targets": targets, "missed": missed}, missed, check=check)
 
 
 if __name__ == "__main__":

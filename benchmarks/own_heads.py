@@ -4,7 +4,6 @@ The shipped base on PrivateTest's faces, which it never saw, dealt to devices wi
 fifths of its faces and is judged by the rest, as `fl-client personalise` does.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.accuracy import find_data
+from benchmarks.conclusion import conclude
 from common.config import ModelConfig
 from common.console import command_line, out, run_command_line
 from common.emotions import EMOTIONS_7
@@ -80,8 +80,7 @@ def main(
             worse = f"{np.mean([one.worse_off for one in outcomes]):.1f}" if stage == "after" else ""
             table.add_row(f"{alpha:g}" if stage == "before" else "", TITLES[stage], *figures, worse)
     out.print(table)
-    told = {"benchmark": "own_heads", "pull": pull, "cpu_seconds": round(time.process_time() - began), "results": results}
-    out.print(json.dumps(told), soft_wrap=True, markup=False)
+    conclude("own_heads", {"pull": pull, "cpu_seconds": round(time.process_time() - began), "results": results})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 A thousand users of 50 images, 50 of them a round, one local epoch in batches of 10. The sides take turns, round by round.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from benchmarks.conclusion import conclude
 from benchmarks.sides import Side
 from common.console import command_line, out, run_command_line
 from common.errors import RunError
@@ -56,8 +56,7 @@ def main(
             f"{results[side.name]['ratio']:.2f}",
         )
     out.print(table)
-    line = {"benchmark": "pfl_cifar", "users": users, "cohort": cohort, "load": os.getloadavg()[0], **results}
-    out.print(json.dumps(line), soft_wrap=True, markup=False)
+    conclude("pfl_cifar", {"users": users, "cohort": cohort, "load": os.getloadavg()[0], **results})
     slower = [name for name, row in results.items() if row["ratio"] < 1]
     if check and slower:
         raise RunError(f"{' and '.join(slower)} took less time than ours.")

@@ -5,7 +5,6 @@ CPU time of one thread. Sending is not part of it; the bytes are counted instead
 the dearest moment. Of the masks that the server takes off, as many as make `VALUES_IN_FULL` are timed and the rest extrapolated.
 """
 
-import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from benchmarks.conclusion import conclude
 from common.console import command_line, out, run_command_line
-from common.errors import RunError
 from common.identity import SigningKey
 from common.secagg import prg
 from common.secagg.client import Client, Limits
@@ -290,13 +289,7 @@ def main(
         }
         for setup, costs in results.items()
     }
-    out.print(
-        json.dumps({"benchmark": "secagg", "results": rows, "targets": {"upload": UPLOAD_TARGET}, "missed": missed}),
-        soft_wrap=True,
-        markup=False,
-    )
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("secagg", {"results": rows, "targets": {"upload": UPLOAD_TARGET}, "missed": missed}, missed, check=check)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ a whole private round against Flower with Opacus and Ray. Times are CPU times of
 machine counts less; the sides of the whole round take turns.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from rich.table import Table
 
+from benchmarks.conclusion import conclude
 from benchmarks.sides import Side, tree_cpu
 from benchmarks.simulation_job import BATCH, EPSILON, MODEL
 from common.config import ModelConfig, make_config
@@ -247,9 +247,7 @@ def main(
         if results["round"]["times_as_fast"]["cpu_s"] < ROUND_TARGET:
             missed.append(f"round {results['round']['times_as_fast']['cpu_s']:.1f} times as fast instead of {ROUND_TARGET}")
     show(results)
-    out.print(json.dumps({"benchmark": "simulation", **results, "missed": missed}), soft_wrap=True, markup=False)
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("simulation", {**results, "missed": missed}, missed, check=check)
 
 
 def show(results: dict[str, Any]) -> None:

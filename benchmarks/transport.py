@@ -4,7 +4,6 @@ Our server and its streaming average against Flower's FedAvg on a stock SuperLin
 enrolled keys and train nothing, on the same machine, in turns. Each device is a process; so are SuperLink and ServerApp.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from benchmarks.conclusion import conclude
 from benchmarks.transport_devices import take_part
 from benchmarks.transport_place import PATIENCE, ROUND, Place, Setup, Usage, Way, resident
 from benchmarks.transport_servers import average, serve_flower, serve_ours, start_flowers_run
@@ -229,7 +229,6 @@ def main(
     out.print(f"Growth of ours against a quarter of the devices: {words}.", markup=False)
     missed = judge(figures["emofl"], figures["flower"], more)
     result = {
-        "benchmark": "transport",
         "setup": asdict(setup),
         "results": {way: {name: round(value, 3) for name, value in figures[way].items()} for way in WAYS},
         "growth_with_four_times_the_devices": {name: round(ratio, 3) for name, ratio in more.items()},
@@ -237,9 +236,7 @@ def main(
         "targets": TARGETS | {"with_more_devices": WITH_MORE_DEVICES},
         "missed": missed,
     }
-    out.print(json.dumps(result), soft_wrap=True, markup=False)
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("transport", result, missed, check=check)
 
 
 if __name__ == "__main__":

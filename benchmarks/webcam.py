@@ -4,7 +4,6 @@
 process, so another one's work does not count, though a busy machine's cold caches do.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.camera_frames import HEIGHT, WIDTH, TruthFrame, faceless, film, stills
+from benchmarks.conclusion import conclude
 from common.console import command_line, out, run_command_line
-from common.errors import DataError, DependencyError, RunError
+from common.errors import DataError, DependencyError
 from fl_client.webcam.base_model import BaseSource
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.loop import CameraLoop, LoopSettings
@@ -328,14 +328,11 @@ def main(
         if _misses(results[name], how, limit)
     ]
     line = {
-        "benchmark": "webcam",
         "results": results,
         "targets": {name: list(target) for name, target in TARGETS.items()},
         "missed": missed,
     }
-    out.print(json.dumps(line), soft_wrap=True, markup=False)
-    if check and missed:
-        raise RunError(f"Targets missed: {'; '.join(missed)}.")
+    conclude("webcam", line, missed, check=check)
 
 
 def _misses(value: Any, how: str, limit: float) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.camera_frames import HEIGHT, WIDTH
+from benchmarks.conclusion import conclude
 from common.console import command_line, out, run_command_line
 from common.errors import DataError, DependencyError
 from models.detector.detectors import DETECTORS, Detector
@@ -144,7 +145,7 @@ def main(
         recalls = [f"{one[key]:.1%}" for key in ("recall", *(f"recall_{side}" for side in SIDES))]
         table.add_row(name, *recalls, f"{one['false_boxes_per_200']:.0f}", f"{one['ms']:.1f}")
     out.print(table)
-    out.print(json.dumps({"benchmark": "webcam_photographs", "results": results}), soft_wrap=True, markup=False)
+    conclude("webcam_photographs", {"results": results})
 
 
 if __name__ == "__main__":

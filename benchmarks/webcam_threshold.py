@@ -3,7 +3,6 @@
 The highest one that finds 95 % of the public test split's faces; `benchmarks.webcam` reports on the private one's.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.camera_frames import faceless, stills
+from benchmarks.conclusion import conclude
 from benchmarks.webcam import FACELESS, TARGETS, Found, measure_detector, open_real
 from common.console import command_line, out, run_command_line
 from common.errors import RunError
@@ -76,8 +76,7 @@ def main(
         }
         for threshold, ways in found.items()
     }
-    line = {"benchmark": "webcam_threshold", "faces": faces, "light": light, "shipped": THRESHOLD, "results": rows}
-    out.print(json.dumps(line), soft_wrap=True, markup=False)
+    conclude("webcam_threshold", {"faces": faces, "light": light, "shipped": THRESHOLD, "results": rows})
     if thresholds is None and light == 1:
         least = TARGETS["detector_recall"][1]
         chosen = highest([(threshold, ways[True].recall) for threshold, ways in found.items()], least)

@@ -57,6 +57,11 @@ class TrainRequest(Settings):
     client_level: ClientLevelRequest | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
 
+    @property
+    def counted_classes(self) -> int:
+        """How many values of a class histogram go into the sum; both sides lay it out by this."""
+        return 0 if self.histogram_noise is None else len(self.model.classes)
+
     def digest(self, weights: bytes) -> bytes:
         """What the members of a secure sum must agree on: this request and the very same weights.
 

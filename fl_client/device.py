@@ -28,7 +28,7 @@ from common.sum_encoding import sum_encoding
 from fl_client.client_spending import COUNTS, Promise, run_of, survey_promises
 from fl_client.features import FeatureCache
 from fl_client.losses import make_loss
-from fl_client.noisy_counts import count_releases, counted_classes, noisy_counts
+from fl_client.noisy_counts import count_releases, noisy_counts
 from fl_client.own_head import RunHead
 from fl_client.policy import Policy
 from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
@@ -165,7 +165,7 @@ class Device:
         identity, digest = self.identity(), request.digest(packed)
         flat = flatten(update)
         encoding = sum_encoding(
-            len(flat), request.upload, request.client_level, request.evaluation_noise is not None, counted_classes(request)
+            len(flat), request.upload, request.client_level, request.evaluation_noise is not None, request.counted_classes
         )
         waiting = Waiting(flat if counts is None else np.append(flat, counts), digest, encoding, identity)
         self.sums.keep(request.run, request.round, self.number, waiting)

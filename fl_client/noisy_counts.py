@@ -35,11 +35,6 @@ def count_releases(request: TrainRequest, rounds: int) -> dict[str, Release]:
     return found
 
 
-def counted_classes(request: TrainRequest) -> int:
-    """How many values of a histogram the request asks for."""
-    return 0 if request.histogram_noise is None else len(request.model.classes)
-
-
 def noisy_counts(
     model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, request: TrainRequest, random: Callable[[], SecureRandom]
 ) -> NDArray[np.float32] | None:

@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 from common.arrays import Arrays
 from common.errors import RunError
 from common.files import write_atomic
+from fl_server.average import shown
 
 FORMAT = "emofl-checkpoint-1"
 COPIES, SPARE = 4, 8 * 2**20
@@ -46,6 +47,10 @@ class Checkpoint:
     weights: Arrays
     server_state: dict[str, np.ndarray] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def shown(self) -> Arrays:
+        """The model to evaluate and publish."""
+        return shown(self.weights, self.server_state)
 
     def save(self, path: Path) -> None:
         """Replace `path` atomically.

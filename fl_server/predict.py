@@ -30,13 +30,13 @@ from fl_server.gate import Refusal, Route
 from fl_server.openapi import OPENAPI, PATH
 from fl_server.seats import Seats
 from fl_server.web.downloads import Stream
-from models.detector.candidates import open_session
 from models.detector.detectors import Detector
 from models.faces.inputs import model_inputs, softmax
 from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour
 from models.faces.report import Reason
 from models.manifest import Manifest
 from models.onnx_outputs import only
+from models.onnx_session import open_session
 from models.preprocess import Box
 from models.published import PublishedModel, newer_than, open_published
 

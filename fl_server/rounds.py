@@ -26,7 +26,7 @@ from common.messages import TrainRequest, encode_request
 from common.parameters import read_parameters, write_parameters
 from common.sum_encoding import sum_encoding
 from fl_server.aggregate import UpdateShape
-from fl_server.average import follow, shown
+from fl_server.average import follow
 from fl_server.checkpoint import Checkpoint
 from fl_server.client_level import ClientLevel
 from fl_server.exchange import Exchange
@@ -160,7 +160,7 @@ class Rounds:
         while state.round < self.config.server.rounds:
             began = time.monotonic()
             accepted = self._one_round(exchange, strategy, state)
-            public = shown(state.weights, state.server_state)
+            public = state.shown()
             write_parameters(model, public)
             scores = self._evaluate(model)
             state.round += 1
@@ -184,8 +184,8 @@ class Rounds:
         digest = request.digest(weights)
 
         def add_up(ready: Mapping[int, bytes]) -> SecureSum:
-            classes = 0 if request.histogram_noise is None else len(self.config.model.classes)
-            encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, self.config.evaluation.federated, classes)
+            scored, classes = self.config.evaluation.federated, request.counted_classes
+            encoding = sum_encoding(strategy.shape.size, self.config.upload, wish, scored, classes)
             timeout = self.config.upload.step_timeout
             return SecureRound(exchange, ready, self.run, number, digest, encoding, timeout).sum()
 
@@ -222,7 +222,7 @@ class Rounds:
         accepted = state.round == 0 or last["accepted"] >= self.config.fewest_updates
         if public is not None and public < state.round and accepted:
             tally = Tally(asked=last["asked"], accepted=last["accepted"])
-            weights = shown(state.weights, state.server_state)
+            weights = state.shown()
             write_parameters(model, weights)
             self._publish(Accepted(state.round, weights, tally, self._evaluate(model)))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import torch
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -57,8 +58,6 @@ def simulate(make_server_app: MakeServerApp, make_client_app: Callable[[], Clien
     over = threading.Event()
 
     def serve() -> None:
-        import torch
-
         torch.set_num_threads(crew.threads)  # counts for one thread: a new one would take all cores, and let them spin
         try:
             server_app(grid=grid, context=context)

@@ -25,7 +25,6 @@ from common.files import write_atomic
 from common.plot_style import ACCENT, INK, SECOND, STYLE
 from fl_client.own_head import read_head
 from fl_client.personal import Personalised, PersonalSettings, personalise
-from fl_server.average import shown
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT
 from models.evaluate import Evaluation
@@ -119,8 +118,7 @@ def personalise_run(folder: RunFolder, settings: PersonalSettings, tick: Callabl
     config = folder.config
     if not (folder.path / CHECKPOINT).exists():
         raise RunError(f"{folder.path} holds no model: no round of it has finished.")
-    state = Checkpoint.load(folder.path / CHECKPOINT)
-    weights = shown(state.weights, state.server_state)
+    weights = Checkpoint.load(folder.path / CHECKPOINT).shown()
     population = make_population(config.data, config.model, config.seed)
     devices = SimulatedDevices(config, folder.path / "devices")
     kept = config.train.local_layers == "head"

@@ -19,7 +19,6 @@ from common.errors import EmoflError, RunError
 from common.files import write_atomic
 from common.parameters import read_parameters, write_parameters
 from common.plot_style import ACCENT, SECOND, STYLE
-from fl_server.average import shown
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT, METRICS, Rounds
 from models.evaluate import Evaluation, evaluate, judge, predict
@@ -82,8 +81,7 @@ def find(folder: RunFolder, population: Population) -> Findings:
     """Evaluate the last model of a run; the simulation may look into its devices, a server never can."""
     config = folder.config
     model = build_model(config.model)
-    state = Checkpoint.load(folder.path / CHECKPOINT)
-    write_parameters(model, shown(state.weights, state.server_state))
+    write_parameters(model, Checkpoint.load(folder.path / CHECKPOINT).shown())
     preprocessing, weights = Preprocessing(), read_parameters(model)
     devices = SimulatedDevices(config, folder.path / "devices")
     test, shifted = score_test(model, population.test)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -53,7 +53,44 @@ class NewestSlot(Generic[T]):
             self._ready.notify()
 
 
-class CameraReader:
+class Capture(Protocol):
+    """What of `cv2.VideoCapture` is used."""
+
+    def isOpened(self) -> bool: ...
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]: ...
+
+    def get(self, what: int) -> float: ...
+
+    def release(self) -> None: ...
+
+
+class ReadInThread:
+    """What a thread of its own reads pictures from, until `close`."""
+
+    _capture: Capture
+    _thread: threading.Thread
+
+    def __init__(self) -> None:
+        self._slot: NewestSlot[tuple[NDArray[np.uint8], float]] = NewestSlot()
+        self._stop = threading.Event()
+
+    @property
+    def dropped(self) -> int:
+        """Frames that a newer one replaced before the loop could take them."""
+        return self._slot.dropped
+
+    def close(self) -> None:
+        """Stop reading and hang up. Safe to call twice."""
+        self._stop.set()
+        self._slot.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2.0)
+        if not self._thread.is_alive():
+            self._capture.release()
+
+
+class CameraReader(ReadInThread):
     """An opened camera.
 
     Attributes:
@@ -64,7 +101,7 @@ class CameraReader:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._capture = cv2.VideoCapture(index)
+        self._capture: Capture = cv2.VideoCapture(index)  # type: ignore[assignment]
         ok, first = self._capture.read() if self._capture.isOpened() else (False, None)
         if not ok or first is None:
             opened = self._capture.isOpened()
@@ -73,14 +110,8 @@ class CameraReader:
         self.first: NDArray[np.uint8] = np.asarray(first, dtype=np.uint8)
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.started = time.monotonic()
-        self._slot: NewestSlot[tuple[NDArray[np.uint8], float]] = NewestSlot()
-        self._stop = threading.Event()
+        super().__init__()
         self._thread = threading.Thread(target=self._pump, name="camera", daemon=True)
-
-    @property
-    def dropped(self) -> int:
-        """Frames that a newer one replaced before the loop could take them."""
-        return self._slot.dropped
 
     def newest(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """The newest picture each time one is asked for, with the seconds since the first, until `close`.
@@ -95,15 +126,6 @@ class CameraReader:
             yield taken
         if not self._stop.is_set():
             raise DeviceError(f"Camera {self.index} stopped giving pictures; check its cable and that no other program took it.")
-
-    def close(self) -> None:
-        """Stop reading and release the camera. Safe to call twice."""
-        self._stop.set()
-        self._slot.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2.0)
-        if not self._thread.is_alive():
-            self._capture.release()
 
     def _pump(self) -> None:
         last = self.started

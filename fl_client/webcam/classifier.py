@@ -13,10 +13,8 @@ from common.errors import ModelError
 from fl_client.webcam.model import LoopModel
 from models.faces.inputs import model_inputs, softmax
 from models.onnx_outputs import only
+from models.onnx_session import cpu_session
 from models.preprocess import Box
-
-PROVIDERS = ["CPUExecutionProvider"]
-
 
 HEAT = "heatmap"
 """Name of the output, (N, C, h, w), that shows where in the face each class is seen; models without it have no heatmap."""
@@ -52,16 +50,9 @@ class Classifier:
         Raises:
             ModelError: ONNX Runtime refuses the model, or its input or output does not fit the manifest.
         """
-        import onnxruntime  # `common` came first: it turns onnxruntime's telemetry off
-
         self.model = model
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._explaining = onnxruntime.InferenceSession(model.onnx, options, providers=PROVIDERS)
+            self._explaining = cpu_session(model.onnx, threads)
             self._input = self._explaining.get_inputs()[0].name
             names = [output.name for output in self._explaining.get_outputs()]
             self._output = names[0]
@@ -69,7 +60,7 @@ class Classifier:
             self._session = self._explaining
             if self.has_heat:
                 # a session computes all of its outputs, and most frames need no heatmap
-                self._session = onnxruntime.InferenceSession(only(model.onnx, self._output), options, providers=PROVIDERS)
+                self._session = cpu_session(only(model.onnx, self._output), threads)
             size = model.preprocessing.size
             blank = np.zeros((2, size, size), dtype=np.uint8)
             self._run(model.preprocessing.normalise(blank), self.has_heat)

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import cv2
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, DeviceError
 from fl_client.webcam import paint
-from fl_client.webcam.camera import NewestSlot
+from fl_client.webcam.camera import Capture, ReadInThread
 from fl_client.webcam.overlay import letters_for
 from fl_client.webcam.source import Facts, Frame, Kind, Source, open_source
 
@@ -37,18 +36,6 @@ PATIENCE_SECONDS = 300.0
 
 BLANK_SECONDS = 0.5
 """While there is no picture, how often a dark one takes its place, so that the window goes on hearing its keys."""
-
-
-class Capture(Protocol):
-    """What of `cv2.VideoCapture` is used."""
-
-    def isOpened(self) -> bool: ...
-
-    def read(self) -> tuple[bool, NDArray[np.uint8] | None]: ...
-
-    def get(self, what: int) -> float: ...
-
-    def release(self) -> None: ...
 
 
 def is_stream(text: str) -> bool:
@@ -105,7 +92,7 @@ def open_capture(url: str) -> Capture:
     return cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)  # type: ignore[return-value]
 
 
-class StreamSource:
+class StreamSource(ReadInThread):
     """A `Source` that is live like a camera. While the stream is away its frames are dark and say so.
 
     Raises:
@@ -120,6 +107,7 @@ class StreamSource:
         pause: float = FIRST_PAUSE_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
+        super().__init__()
         self._address, self._warn, self._opener = address, warn, opener
         self._pause, self._patience = pause, patience
         opened = self._open()
@@ -133,15 +121,8 @@ class StreamSource:
         claimed = self._capture.get(cv2.CAP_PROP_FPS)
         fps = claimed if math.isfinite(claimed) and 0 < claimed <= 240 else 25.0
         self.facts = Facts(Kind.CAMERA, address.name, (width, height), fps)
-        self._slot: NewestSlot[tuple[NDArray[np.uint8], float]] = NewestSlot()
-        self._stop = threading.Event()
         self._gone = threading.Event()
         self._thread = threading.Thread(target=self._pump, name="stream", daemon=True)
-
-    @property
-    def dropped(self) -> int:
-        """Frames that a newer one replaced before the loop could take them."""
-        return self._slot.dropped
 
     def frames(self) -> Iterator[Frame]:
         """The newest frame each time one is asked for; a dark one while there is none.
@@ -163,15 +144,6 @@ class StreamSource:
             elif not self._stop.is_set():
                 yield Frame(index, self._blank(), time.monotonic() - started)
             index += 1
-
-    def close(self) -> None:
-        """Stop reading and hang up. Safe to call twice."""
-        self._stop.set()
-        self._slot.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2.0)
-        if not self._thread.is_alive():
-            self._capture.release()
 
     def _open(self) -> tuple[Capture, NDArray[np.uint8]] | None:
         capture = self._opener(self._address.url)

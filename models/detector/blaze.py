@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DependencyError, ModelError
-from models.detector.candidates import Candidates, blended, open_session, padded, reduced
+from models.detector.candidates import Candidates, blended, padded, reduced
 from models.detector.detection import Detection
+from models.onnx_session import open_session
 
 NETWORK = "face_detection_short_range.tflite"
 NETWORK_SHA256 = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"

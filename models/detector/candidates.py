@@ -1,13 +1,11 @@
 """From a network's many overlapping candidates to one box per face. The detectors `grid` and `blaze` share it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DependencyError
 from models.detector.detection import Detection, from_left_to_right
 
 Floats = NDArray[np.float32]
@@ -95,23 +93,3 @@ def _overlaps(square: Floats, others: Floats) -> Floats:
     union = square[2] ** 2 + others[:, 2] ** 2 - shared
     within = shared / np.minimum(square[2], others[:, 2]) ** 2
     return np.asarray(np.maximum(shared / union, within / 2), dtype=np.float32)
-
-
-def open_session(content: bytes, what: str) -> Any:
-    """An ONNX Runtime session on one CPU thread.
-
-    Raises:
-        DependencyError: ONNX Runtime cannot run it; `what` names it for the person.
-    """
-    import onnxruntime  # `common` came first: it turns onnxruntime's telemetry off
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        # onnxruntime's own exceptions share no public base class
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DependencyError(f"{what} cannot be run by ONNX Runtime: {first_line}.") from error

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DependencyError
-from models.detector.candidates import Candidates, blended, open_session, padded, reduced
+from models.detector.candidates import Candidates, blended, padded, reduced
 from models.detector.detection import Detection, from_left_to_right, without_doubles
 from models.detector.levels import LEVELS, MODEL_FILE
 from models.detector.second_look import SecondLook
 from models.faces.crop import to_grey
+from models.onnx_session import open_session
 
 LONGEST_SIDE = 256
 THRESHOLD, DOUBTFUL = 0.42, 0.2

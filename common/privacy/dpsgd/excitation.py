@@ -4,7 +4,7 @@ They hold no parameters themselves: the sums are torch's, in fewer passes over t
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +13,6 @@ from torch import Tensor, nn
 from common.privacy.dpsgd.books import Books
 from common.privacy.dpsgd.layers import hooked
 from common.privacy.dpsgd.native import kernels
-
-
-class Excitation(Protocol):
-    """A layer that multiplies each channel of its input by a factor that it finds from the channels' means, and does no more."""
-
-    avgpool: nn.AdaptiveAvgPool2d
-
-    def factors(self, input: Tensor, /) -> Tensor:
-        """(N, C, H, W) -> (N, C, 1, 1)."""
 
 
 class _Pool(torch.autograd.Function):
@@ -54,21 +45,24 @@ class _Excite(torch.autograd.Function):
 
 
 def cheaper_forwards(model: nn.Module, books: Books) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
-    """Forwards for the model's trainable squeeze-and-excitations and their poolings; outside a batch they are the layers' own."""
+    """Forwards for the model's trainable squeeze-and-excitations and their poolings; outside a batch they are the layers' own.
+
+    One is known by its `avgpool` and its `factors`, (N, C, H, W) -> (N, C, 1, 1), by which it multiplies its input and no more.
+    """
     found: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
     for module in model.modules():
-        pool = getattr(module, "avgpool", None)
+        pool, factors = getattr(module, "avgpool", None), getattr(module, "factors", None)
         trainable = any(p.requires_grad for p in module.parameters())
-        if not (trainable and callable(getattr(module, "factors", None)) and _is_global(pool)):
+        if not (trainable and callable(factors) and _is_global(pool)):
             continue
         if not hooked(module):
-            found[module] = _excitation(module, books)
-        if isinstance(pool, nn.AdaptiveAvgPool2d) and not hooked(pool):
+            found[module] = _excitation(module, factors, books)
+        if not hooked(pool):
             found[pool] = _pool(pool, books)
     return found
 
 
-def _is_global(layer: object) -> bool:
+def _is_global(layer: object) -> TypeGuard[nn.AdaptiveAvgPool2d]:
     return isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1))
 
 
@@ -82,8 +76,8 @@ def _pool(layer: nn.AdaptiveAvgPool2d, books: Books) -> Callable[[Tensor], Tenso
     return forward
 
 
-def _excitation(layer: nn.Module, books: Books) -> Callable[[Tensor], Tensor]:
-    own, factors = type(layer).forward, cast(Excitation, layer).factors
+def _excitation(layer: nn.Module, factors: Callable[[Tensor], Tensor], books: Books) -> Callable[[Tensor], Tensor]:
+    own = type(layer).forward
 
     def forward(inputs: Tensor) -> Tensor:
         if not (books.open and kernels.fits(inputs)):

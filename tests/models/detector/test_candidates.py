@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import DependencyError
-from models.detector.candidates import Candidates, blended, open_session, padded, reduced
+from models.detector.candidates import Candidates, blended, padded, reduced
+from models.onnx_session import open_session
 
 squares = st.tuples(st.floats(0, 200), st.floats(0, 200), st.floats(5, 80), st.floats(0.1, 1))
 

@@ -82,7 +82,7 @@ def exported() -> tuple[GridNetwork, bytes]:
 
 
 def test_the_exported_file_agrees_with_torch_at_sizes_it_was_not_traced_at(exported: tuple[GridNetwork, bytes]) -> None:
-    from models.detector.candidates import open_session
+    from models.onnx_session import open_session
 
     network, content = exported
     session = open_session(content, "the network")
