@@ -9,6 +9,7 @@ from simulation.run_command import settle
 
 ROUNDS, CLIENTS, ALPHA = 30, 20, 0.3
 """As the targets say: 30 rounds, 20 devices, alpha 0.3."""
+PARTS = ("last-layer", "head", "last-block", "full")
 HALF = "half"
 """Stands for the base model that learnt from one half of the data; the run's devices hold the other half."""
 
@@ -50,20 +51,42 @@ class Cell:
         return settle(values | {"init": base if values["init"] == HALF else values["init"]})
 
 
+BLOCK: dict[str, Any] = {
+    "model": {"trainable": "last-block"},
+    "train": {"augment": False, "batch_size": 64},
+    "upload": {"secure": False},
+}
+"""The last block alone, on features that are computed once: a tenth of the work of training everything. The sum is taken in the
+open, since a secure one adds the same numbers; `upload/int16-secure` shows what rounding for it costs."""
+
+SCRATCH: dict[str, Any] = {
+    "init": "scratch",
+    "model": {"name": "mobilenet_v2_tiny", "stem_stride": 2},
+    "upload": {"secure": False},
+}
+"""From nothing: the small network, which learns in few steps."""
+
+
 def _skew() -> list[Cell]:
-    scratch = {"init": "scratch", "train": {"learning_rate": 0.05}}
     alone: dict[str, Any] = {
         "data": {"clients": 1, "scheme": "iid"},
         "server": {"min_replies": 1},
         "upload": {"secure": False},
     }
-    found = [Cell("central/base", alone), Cell("central/scratch", alone | scratch)]
-    for clients in (20, 100):
-        for alpha in (0.1, 0.3, 1.0, None):
-            data = {"clients": clients} | ({"scheme": "iid"} if alpha is None else {"alpha": alpha})
-            where = f"{'iid' if alpha is None else f'alpha-{alpha:g}'}-{clients}"
-            found.append(Cell(f"fedavg/base-{where}", {"data": data}))
-            found.append(Cell(f"fedavg/scratch-{where}", {"data": data} | scratch))
+    full = {"train": {"batch_size": 64, "learning_rate": 0.02}, "upload": {"secure": False}}
+    starts: dict[str, dict[str, Any]] = {"base": full, "block": BLOCK, "scratch": SCRATCH}
+    found = [Cell(f"central/{start}", merge_settings(alone, settings)) for start, settings in starts.items()]
+    for start, settings in starts.items():
+        for clients in (20, 100):
+            for alpha in (0.1, 0.3, 1.0, None):
+                data = {"clients": clients} | ({"scheme": "iid"} if alpha is None else {"alpha": alpha})
+                where = f"{'iid' if alpha is None else f'alpha-{alpha:g}'}-{clients}"
+                found.append(Cell(f"fedavg/{start}-{where}", merge_settings(settings, {"data": data})))
+    calibrated = {"train": {"loss": "calibrated", "class_counts": FER2013}}
+    for start in ("base", "block"):
+        for alpha in (0.1, 0.3):
+            settings = merge_settings(starts[start], {"data": {"alpha": alpha}} | calibrated)
+            found.append(Cell(f"fedavg/{start}-calibrated-alpha-{alpha:g}-20", settings))
     return found
 
 
@@ -72,57 +95,75 @@ def _private(epsilon: float | None, trainable: str) -> dict[str, Any]:
     return {
         "privacy": {"private": epsilon is not None} | ({"epsilon": epsilon} if epsilon else {}),
         "model": {"trainable": trainable},
-        "train": {"batch_size": 256, "local_steps": 2, "learning_rate": 0.2, "momentum": 0.0},
+        "train": {"batch_size": 256, "local_steps": 2, "learning_rate": 0.05, "momentum": 0.0, "augment": trainable == "full"},
+        "upload": {"secure": False},
     }
 
 
 def _record_level() -> list[Cell]:
     found = []
-    for trainable in ("head", "last-block", "full"):
+    for trainable in PARTS:
         for epsilon in (None, 1.0, 2.0, 4.0, 8.0):
             name = f"record/{trainable}-{'no-dp' if epsilon is None else f'epsilon-{epsilon:g}'}"
             found.append(Cell(name, _private(epsilon, trainable)))
+    variants: dict[str, dict[str, Any]] = {
+        "augmented": {"train": {"augment": True}},
+        "augmented-4": {"train": {"augment": True, "augmentations": 4}},
+        "ema": {"server": {"ema": 0.9}},
+    }
+    for name, settings in variants.items():
+        found.append(Cell(f"record/last-block-epsilon-8-{name}", merge_settings(_private(8.0, "last-block"), settings)))
     return found
 
 
 def _client_level() -> list[Cell]:
     found = []
     for clients in (100, 1000):
-        data = {"data": {"clients": clients, "scheme": "iid"}, "server": {"cohort": min(clients, 100)}}
-        plain = {"model": {"trainable": "head"}, "train": {"learning_rate": 0.05}}
-        found.append(Cell(f"client/none-{clients}", data | plain))
+        plain: dict[str, Any] = {
+            "data": {"clients": clients, "scheme": "iid"},
+            "server": {"cohort": min(clients, 100)},
+            "model": {"trainable": "last-layer"},
+            "train": {"learning_rate": 0.05, "augment": False},
+        }
+        found.append(Cell(f"client/none-{clients}", merge_settings(plain, {"upload": {"secure": False}})))
         for mode in ("central", "distributed"):
             for epsilon in (2.0, 8.0):
                 level = {"mode": mode, "epsilon": epsilon, "clip": 0.5}
-                found.append(Cell(f"client/{mode}-epsilon-{epsilon:g}-{clients}", data | plain | {"client_level": level}))
+                found.append(Cell(f"client/{mode}-epsilon-{epsilon:g}-{clients}", plain | {"client_level": level}))
     return found
 
 
 def _others() -> list[Cell]:
-    skewed = {"data": {"alpha": 0.1}}
+    skewed = merge_settings(BLOCK, {"data": {"alpha": 0.1}})
+    optimisers: dict[str, dict[str, Any]] = {
+        "fedavg": {},
+        "fedprox": {"server": {"strategy": "fedprox"}, "train": {"proximal_mu": 0.01}},
+        "fedavgm": {"server": {"strategy": "fedavgm"}},
+        "fedadam": {"server": {"strategy": "fedadam"}},
+    }
+    uploads: dict[str, dict[str, Any]] = {
+        "int16-secure": {"secure": True, "precision": "int16"},
+        "float16": {"precision": "float16"},
+        "int8": {"precision": "int8"},
+    }
     return [
-        Cell("optimiser/fedavg", skewed),
-        Cell("optimiser/fedprox", skewed | {"server": {"strategy": "fedprox"}, "train": {"proximal_mu": 0.01}}),
-        Cell("optimiser/fedavgm", skewed | {"server": {"strategy": "fedavgm"}}),
-        Cell("optimiser/fedadam", skewed | {"server": {"strategy": "fedadam"}}),
-        Cell("upload/int16-secure", {"upload": {"precision": "int16"}}),
-        Cell("upload/float16", {"upload": {"precision": "float16", "secure": False}}),
-        Cell("upload/int8", {"upload": {"precision": "int8", "secure": False}}),
+        *(Cell(f"optimiser/{name}", merge_settings(skewed, settings)) for name, settings in optimisers.items()),
+        *(Cell(f"upload/{name}", merge_settings(BLOCK, {"upload": upload})) for name, upload in uploads.items()),
     ]
 
 
 def _losses() -> list[Cell]:
-    """Class imbalance and label noise; plain cross-entropy at alpha 0.3 is `fedavg/base-alpha-0.3-20`."""
-    found = [Cell("loss/ferplus-cross-entropy", {"data": {"labels": "ferplus"}})]
+    """Class imbalance and label noise; plain cross-entropy at alpha 0.3 is `fedavg/block-alpha-0.3-20`."""
+    found = [Cell("loss/ferplus-cross-entropy", merge_settings(BLOCK, {"data": {"labels": "ferplus"}}))]
     private = _private(8.0, "last-block")
     for loss in ("class-balanced", "logit-adjusted"):
-        train = {"loss": loss, "class_counts": FER2013}
-        found.append(Cell(f"loss/{loss}", {"train": train}))
-        found.append(Cell(f"loss/{loss}-epsilon-8", merge_settings(private, {"train": train})))
-        asked = {"train": {"loss": loss}, "evaluation": {"class_histogram": True}}
+        train = {"train": {"loss": loss, "class_counts": FER2013}}
+        found.append(Cell(f"loss/{loss}", merge_settings(BLOCK, train)))
+        found.append(Cell(f"loss/{loss}-epsilon-8", merge_settings(private, train)))
+        asked = {"train": {"loss": loss}, "evaluation": {"class_histogram": True}, "upload": {"secure": True}}
         found.append(Cell(f"loss/{loss}-histogram-epsilon-8", merge_settings(private, asked)))
         soft = {"train": {"loss": loss, "class_counts": FERPLUS}, "data": {"labels": "ferplus"}}
-        found.append(Cell(f"loss/ferplus-{loss}", soft))
+        found.append(Cell(f"loss/ferplus-{loss}", merge_settings(BLOCK, soft)))
     return found
 
 
@@ -132,11 +173,10 @@ def _personal() -> list[Cell]:
     for alpha in (0.1, 0.3):
         data = {"data": {"alpha": alpha, "holdout": 0.2}}
         kept = {"train": {"local_layers": "head"}}
-        found.append(Cell(f"personal/fitted-alpha-{alpha:g}", data, personal=True))
-        found.append(Cell(f"personal/kept-alpha-{alpha:g}", data | kept, personal=True))
-        private = merge_settings(_private(8.0, "last-block"), data)
-        found.append(Cell(f"personal/fitted-alpha-{alpha:g}-epsilon-8", private, personal=True))
-        found.append(Cell(f"personal/kept-alpha-{alpha:g}-epsilon-8", merge_settings(private, kept), personal=True))
+        for suffix, settings in (("", BLOCK), ("-epsilon-8", _private(8.0, "last-block"))):
+            dealt = merge_settings(settings, data)
+            found.append(Cell(f"personal/fitted-alpha-{alpha:g}{suffix}", dealt, personal=True))
+            found.append(Cell(f"personal/kept-alpha-{alpha:g}{suffix}", merge_settings(dealt, kept), personal=True))
     return found
 
 
@@ -158,8 +198,10 @@ BASE = "base"
 CLAIMS = (
     Claim("fedavg/base-alpha-0.3-20", "central/base", 1.5),
     Claim("fedavg/base-alpha-0.3-20", BASE, -2.0),
-    *(Claim(f"record/{part}-epsilon-8", f"record/{part}-no-dp", 1.0) for part in ("head", "last-block", "full")),
-    *(Claim(f"record/{part}-epsilon-2", f"record/{part}-no-dp", 2.0) for part in ("head", "last-block", "full")),
+    Claim("fedavg/base-calibrated-alpha-0.3-20", "central/base", 1.5),
+    Claim("fedavg/base-calibrated-alpha-0.3-20", BASE, -2.0),
+    *(Claim(f"record/{part}-epsilon-8", f"record/{part}-no-dp", 1.0) for part in PARTS),
+    *(Claim(f"record/{part}-epsilon-2", f"record/{part}-no-dp", 2.0) for part in PARTS),
     Claim("client/central-epsilon-8-1000", "client/none-1000", 2.0),
     Claim("client/distributed-epsilon-8-1000", "client/none-1000", 2.0),
 )

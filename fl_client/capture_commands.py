@@ -56,7 +56,7 @@ def capture(
     headless: Annotated[bool, Option("--headless", help="No window: prompts and a countdown on the terminal.")] = False,
     hands_free: Annotated[bool, Option("--hands-free", help="With --headless: go from prompt to prompt without a key.")] = False,
     countdown: Annotated[int, Option(min=0, max=60, help="With --headless: seconds before each burst.")] = 3,
-    browser: Annotated[bool, Option("--browser", help="A page on this machine, for its browser and camera.")] = False,
+    browser: Annotated[bool, Option("--browser", help="A page on this machine: its camera, photos and films.")] = False,
     port: Annotated[int, Option(min=0, max=65535, help="With --browser: the port on 127.0.0.1; 0 takes a free one.")] = 0,
     imports: Annotated[
         Path | None, Option("--import", help="A photo, a film or a folder of them: find faces, confirm labels.")
@@ -65,7 +65,7 @@ def capture(
         float | None, Option(min=0.0, max=1.0, help="With --import: take labels this sure without asking, and ask nothing.")
     ] = None,
     label: Annotated[str | None, Option(help="With --import: all faces show this emotion.")] = None,
-    every: Annotated[float, Option(min=0.04, max=3600.0, help="With --import: seconds of a film between two looks.")] = 1.0,
+    every: Annotated[float, Option(min=0.04, max=3600.0, help="Imports: seconds of a film between two looks.")] = 1.0,
     registry: Annotated[Path | None, Option(help="Its newest model proposes labels. Default: the base model that ships.")] = None,
     model: Annotated[Path | None, Option(help="One published version's folder that proposes labels.")] = None,
     trust: Annotated[str | None, Option(help="The publisher's key file or fingerprint.")] = None,
@@ -83,6 +83,8 @@ def capture(
 
     Ctrl-C or q ends it; every picture is stored at once, and the next session goes on from there.
     """
+    if browser and imports is not None:
+        raise ConfigError("With --browser, photos and films are chosen in the page: leave --import out.")
     if sum((headless, browser, imports is not None, wipe)) > 1:
         raise ConfigError("Choose one of --headless, --browser, --import and --forget; without them a window opens.")
     folder = data.expanduser()
@@ -112,8 +114,10 @@ def capture(
         with _concluded(studio):
             if browser:
                 from fl_client.capture.browser_form import serve
+                from fl_client.capture.import_desk import ImportDesk
 
-                serve(studio, port, _say)
+                desk = ImportDesk(album, lambda: _search(album, finder, models, None, every), every)
+                serve(studio, desk, port, _say)
                 return
             frames = stack.enter_context(closing(_opened(source, loop)))
             if headless:
@@ -169,17 +173,23 @@ def _import(
     every: float,
     rule: Rule,
 ) -> None:
-    source = models or BaseSource(say=_say)
-    classifier = None if label else Classifier(source.newest())
-    if classifier is not None:
-        _say(f"Labels are proposed by: {classifier.model.version}. Its guesses are guesses; you know better.")
-    margin = classifier.model.preprocessing.crop_margin if classifier else Preprocessing().crop_margin
-    search = Search(finder, album, margin, classifier, label, every, _say)
+    search = _search(album, finder, models, label, every)
     form = ImportForm(search, album, rule, out, _ask)
     try:
         form.run(search.faces(path))
     finally:
         out.print(escape(form.tally.sentence(search)), soft_wrap=True)
+        if form.tally.taken:
+            _where_to_look(album)
+
+
+def _search(album: Album, finder: Detector, models: ModelSource | None, label: str | None, every: float) -> Search:
+    """What looks for faces in photos and films; without a label for all of them, a model proposes one."""
+    classifier = None if label else Classifier((models or BaseSource(say=_say)).newest())
+    if classifier is not None:
+        _say(f"Labels are proposed by: {classifier.model.version}. Its guesses are guesses; you know better.")
+    margin = classifier.model.preprocessing.crop_margin if classifier else Preprocessing().crop_margin
+    return Search(finder, album, margin, classifier, label, every, _say)
 
 
 def _forget(folder: Path, yes: bool) -> None:
@@ -220,7 +230,11 @@ def _concluded(studio: Studio) -> Iterator[None]:
         studio.recount()
         if any(count for _, count in studio.session.counts):
             out.print(tally(studio.session))
-            out.print(f"Look at them: fl-client data check {escape(str(studio.album.folder))} --sheet faces.png", soft_wrap=True)
+            _where_to_look(studio.album)
+
+
+def _where_to_look(album: Album) -> None:
+    out.print(f"Look at them: fl-client data check {escape(str(album.folder))} --sheet faces.png", soft_wrap=True)
 
 
 def _emotion(name: str) -> str:

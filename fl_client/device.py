@@ -26,7 +26,6 @@ from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
 from common.sum_encoding import sum_encoding
 from fl_client.client_spending import COUNTS, Promise, run_of, survey_promises
-from fl_client.features import FeatureCache
 from fl_client.losses import make_loss
 from fl_client.noisy_counts import count_releases, noisy_counts
 from fl_client.own_head import RunHead
@@ -34,6 +33,7 @@ from fl_client.policy import Policy
 from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
 from fl_client.train import Plan, coarse_count, make_plan, train_locally
 from models.faces.faceset import FaceSet
+from models.frozen import FeatureCache
 from models.isolation import refuse_mixed_examples
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
@@ -264,7 +264,9 @@ def _contradiction(request: TrainRequest) -> str | None:
     """Why no honest server sends this request, as a sentence, or None."""
     wish = request.client_level
     counted = request.evaluation_noise is not None or request.histogram_noise is not None
-    if request.train.local_layers == request.model.trainable:
+    if request.train.loss == "calibrated" and request.privacy.private:
+        return "The server asks for an epsilon and for a loss in which one face changes the gradients of all others."
+    if request.train.local_layers == "head" and request.model.only_the_head:
         return "The server asks to train only what stays on the device: nothing would be uploaded."
     if not request.upload.secure and (counted or (wish is not None and wish.mode == "distributed")):
         return "The server asks outside of a secure sum for what is safe inside one alone."

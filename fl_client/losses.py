@@ -1,15 +1,18 @@
-"""The loss of local training, by name: cross-entropy, class-balanced, or logit-adjusted. `fl_client.train` asks here.
+"""The loss of local training, by name: cross-entropy, class-balanced, logit-adjusted or calibrated. `fl_client.train` asks here.
 
 Whatever weighs classes comes from the request's class counts alone, which are public: published by whoever gathered the data,
 or a sum that every device added noise to. So each face's loss is a function of that face and of public numbers. With weights
 from the device's own counts, one face more would change the gradients of all others, and clipping each would bound nothing.
 Clipping comes after weighing: no face moves a sum by more than the clipping norm, whatever it weighs; noise and epsilon stay.
+`calibrated` does use the device's own, and is refused wherever a record-level epsilon is asked for.
 """
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config import TrainConfig
@@ -19,18 +22,37 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, C) and targets (N, C), whose rows sum to 1, to the sum of the rows' losses."""
 
 
-def make_loss(config: TrainConfig, classes: tuple[str, ...]) -> Loss:
+def make_loss(config: TrainConfig, classes: tuple[str, ...], own: NDArray[np.floating] | None = None) -> Loss:
     """The loss that `config` names, for logits in the order of `classes`; targets may be soft.
+
+    Args:
+        own: (C,) how many of the device's faces show each class, for `calibrated` alone; None: as many of each.
 
     Raises:
         ConfigError: it needs class counts, and they are not those of `classes`.
     """
     if config.loss == "cross-entropy":
         return summed_loss
-    counts = counts_of(config.class_counts, classes)
+    if config.loss == "calibrated" and not config.class_counts:
+        counts = torch.ones(len(classes), dtype=torch.float64)
+    else:
+        counts = counts_of(config.class_counts, classes)
+    if config.loss == "calibrated":
+        return adjusted(config.adjustment * (_log_frequencies(own, len(classes)) - (counts / counts.sum()).log()))
     if config.loss == "class-balanced":
         return weighted(balanced_weights(counts, config.balance))
     return adjusted(config.adjustment * (counts / counts.sum()).log())
+
+
+def _log_frequencies(own: NDArray[np.floating] | None, classes: int) -> Tensor:
+    """(C,) float64; one face of each class is added, so that an absent one is rare and not impossible.
+
+    With these added to its logits in training, a model whose own are right for even classes is right for the device's, too:
+    nothing pulls it towards what happens to be frequent there (Ren et al. 2020, "Balanced meta-softmax for long-tailed visual
+    recognition", theorem 1).
+    """
+    counts = torch.ones(classes, dtype=torch.float64) + (0 if own is None else torch.from_numpy(own.astype(np.float64)))
+    return (counts / counts.sum()).log()
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from common.arrays import Arrays
 from common.errors import DataError, ModelError
 from common.parameters import write_parameters
-from fl_client.features import Kept, split_frozen
 from fl_client.personal_settings import PersonalSettings as PersonalSettings
 from models.evaluate import Evaluation, judge
 from models.faces.faceset import FaceSet
+from models.frozen import Kept, split_frozen
 from models.preprocess import Preprocessing
 from models.prior import fitted_shift
 from models.subset import select_trainable

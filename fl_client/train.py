@@ -18,11 +18,13 @@ from common.config import PrivacyConfig, TrainConfig
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
+from common.privacy.dpsgd.native.build import library
+from common.privacy.dpsgd.summed import SummedGradients
 from common.privacy.mechanisms import PoissonSampling, SecureRandom
-from fl_client.features import FeatureCache, split_frozen
 from fl_client.losses import Loss, make_loss
 from models.augment import augment
 from models.faces.faceset import FaceSet
+from models.frozen import FeatureCache, split_frozen
 from models.preprocess import Preprocessing
 
 
@@ -74,7 +76,7 @@ class Gradients(Protocol):
 
 
 class PlainGradients:
-    """The mean gradient of a batch, without clipping or noise: gives no privacy."""
+    """As `SummedGradients`, by torch alone."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -85,6 +87,10 @@ class PlainGradients:
 
     def close(self) -> None:
         self._model.zero_grad()
+
+
+def _plain_gradients(model: nn.Module) -> Gradients:
+    return PlainGradients(model) if library() is None else SummedGradients(model)
 
 
 def _private_gradients(
@@ -157,10 +163,10 @@ def train_locally(
     parts = split_frozen(model) if features is not None and not config.augment else None
     network = model if parts is None else parts[1]
     kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
-    loss = make_loss(config, faces.classes)
+    loss = make_loss(config, faces.classes, faces.targets.sum(0))
     gradients: Gradients
     if release is None:
-        gradients = PlainGradients(network)
+        gradients = _plain_gradients(network)
         batches = shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
     else:
         gradients = _private_gradients(network, privacy, release, plan.sampling, random)

@@ -6,7 +6,8 @@ from common.console import command_line, run_command_line
 from fl_server.device_commands import devices, invite, revoke
 from fl_server.export_commands import export
 from fl_server.model_commands import models
-from fl_server.start_commands import resume, start, status, stop
+from fl_server.start_commands import resume, start
+from fl_server.status_commands import status, stop
 
 app = command_line("Run federated learning rounds over devices, and publish signed models.")
 for command in (start, status, stop, resume, invite, devices, revoke, export):

@@ -4,6 +4,8 @@
 Central mode trusts this server with its noise. In distributed mode the sum arrives noisy, and this only counts what it costs.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self, TypedDict
@@ -100,14 +102,12 @@ class ClientLevel:
             ConfigError: adaptive clipping needs a larger cohort.
         """
         left = max(1, self.rounds - done)
-        z = self.noise_multiplier or self._calibrated(cohort, clients)
-        while client_epsilon([*self.spent, self._price(z, cohort, clients, left)], self.config.delta) > self.config.epsilon:
-            z *= MARGIN
-            if z > LARGEST_NOISE:
-                raise PrivacyError(
-                    f"The client-level budget of epsilon {self.config.epsilon:g} is all but spent after {done} of {self.rounds} "
-                    "rounds: no useful noise fits into what is left."
-                )
+        z = self._grown(self.noise_multiplier or self._calibrated(cohort, clients), cohort, clients, left)
+        if z is None:
+            raise PrivacyError(
+                f"The client-level budget of epsilon {self.config.epsilon:g} is all but spent after {done} of {self.rounds} "
+                "rounds: no useful noise fits into what is left."
+            )
         if self.config.adaptive:
             self._adaptive(cohort).update_noise(z)
         self.noise_multiplier = z
@@ -178,6 +178,19 @@ class ClientLevel:
             return DistributedRounds.of(self._mechanism(z, cohort), rounds)
         # Whoever sees the published models does not know the cohort.
         return CentralRounds(z, cohort / clients, rounds, "fixed" if cohort < clients else "known")
+
+    def _grown(self, z: float, cohort: int, clients: int, left: int) -> float | None:
+        """`z` if the budget then lasts for `left` such rounds, else the least `z * MARGIN**k` with which it does, if any."""
+
+        def lasts(steps: int) -> bool:
+            cost = self._price(z * MARGIN**steps, cohort, clients, left)
+            return client_epsilon([*self.spent, cost], self.config.delta) <= self.config.epsilon
+
+        if lasts(0):
+            return z
+        useful = int(math.log(LARGEST_NOISE / z) / math.log(MARGIN)) + 1
+        steps = bisect_left(range(useful), True, lo=1, key=lasts)
+        return z * MARGIN**steps if steps < useful else None
 
     def _calibrated(self, cohort: int, clients: int) -> float:
         epsilon, delta = self.config.epsilon, self.config.delta

@@ -20,7 +20,7 @@ from fl_server.authority import Authority
 from fl_server.invitations import Invitations
 from fl_server.roster import EnrolledDevice, Roster
 from fl_server.server_folder import ServerFolder
-from fl_server.start_commands import Folder, default_folder
+from fl_server.status_commands import Folder, default_folder
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 

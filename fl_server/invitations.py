@@ -76,6 +76,11 @@ class Invitations:
         found = [i for i in self._read().values() if i.holder is None and i.expires > self.now()]
         return tuple(sorted(found, key=lambda invitation: invitation.expires))
 
+    def is_open(self, token: str) -> bool:
+        """Whether `token` can still be redeemed by anybody."""
+        digest = sha256(token.encode())
+        return any(invitation.token_sha256 == digest for invitation in self.open_invitations())
+
     def redeem(self, token: str, holder: str) -> None:
         """Use the token up. Of two devices at once, in any processes, one gets it.
 

@@ -129,21 +129,22 @@ def _print_json(value: Any) -> None:
 
 def _table(names: list[str], found: dict[str, tuple[Manifest, str]], latest: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("Version", "Created (UTC)", "Run", "Replies", "Privacy", "Metrics"):
-        table.add_column(title, justify="right" if title == "Replies" else "left")
+    for title in ("Version", "Created (UTC)", "Replies", "Privacy", "Accuracy", "Run"):
+        table.add_column(title, justify="right" if title in ("Replies", "Accuracy") else "left", no_wrap=title != "Run")
     for name in names:
         title = f"[bold]{name}[/] [green]latest[/]" if name == latest else name
         if name not in found:
             table.add_row(title, "", "", "", "[bold red]refused[/]", "")
             continue
         manifest, _ = found[name]
+        accuracy = manifest.metrics.get("accuracy")
         table.add_row(
             title,
             manifest.created[:16].replace("T", " "),
-            escape(manifest.run),
             f"{manifest.cohort.accepted}/{manifest.cohort.asked}",
             _privacy(manifest),
-            escape(", ".join(f"{metric} {value:.3g}" for metric, value in list(manifest.metrics.items())[:2])),
+            "" if accuracy is None else f"{accuracy:.1%}",
+            escape(manifest.run),
         )
     return table
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as WebRoute
@@ -28,6 +27,7 @@ from common.files import read_token, write_once
 from common.identity import PublicKey
 from fl_server.gate import Refusal, Route
 from fl_server.openapi import OPENAPI, PATH
+from fl_server.prediction import Face, Picture, Prediction
 from fl_server.seats import Seats
 from fl_server.web.downloads import Stream
 from models.detector.detectors import Detector
@@ -37,8 +37,8 @@ from models.faces.report import Reason
 from models.manifest import Manifest
 from models.onnx_outputs import only
 from models.onnx_session import open_session
-from models.preprocess import Box
 from models.published import PublishedModel, newer_than, open_published
+from models.refused import RefusedVersion, state_of_latest
 
 log = logging.getLogger("emofl.server")
 
@@ -52,8 +52,7 @@ MOST_WAITING, PER_ADDRESS = 8, 4
 """Pictures that are on their way, wait or are looked at, together; one at a time is looked at."""
 
 FRESH = 1.0
-Picture = NDArray[np.uint8]
-"""(H, W, 3) uint8 blue-green-red."""
+"""Seconds for which one look at the registry answers everybody."""
 
 
 class Refused(Exception):
@@ -62,66 +61,6 @@ class Refused(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status, self.sentence = status, sentence
-
-
-@dataclass(frozen=True)
-class Face:
-    """What the model says of one face; probabilities in the order of the model's classes."""
-
-    box: Box
-    score: float
-    probabilities: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer, with the model that gave it and the picture, which is forgotten with it."""
-
-    manifest: Manifest
-    picture: Picture
-    faces: tuple[Face, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """As the OpenAPI document describes it."""
-        rows, columns = self.picture.shape[:2]
-        return {
-            "model": {
-                "version": self.manifest.version,
-                "private": self.manifest.privacy.private,
-                "statement": self.manifest.privacy.statement,
-            },
-            "width": columns,
-            "height": rows,
-            "faces": [self._face(face) for face in self.faces],
-        }
-
-    def _face(self, face: Face) -> dict[str, Any]:
-        classes = self.manifest.model.classes
-        return {
-            "box": list(face.box),
-            "score": round(face.score, 4),
-            "label": classes[int(face.probabilities.argmax())],
-            "probabilities": {name: round(float(part), 6) for name, part in zip(classes, face.probabilities, strict=True)},
-        }
-
-    def as_png(self) -> bytes:
-        """The picture with a box and a label per face."""
-        image = Image.fromarray(np.ascontiguousarray(self.picture[:, :, ::-1]))
-        canvas = ImageDraw.Draw(image)
-        letters = max(12, round(0.03 * max(image.size)))
-        font = ImageFont.load_default(letters)
-        for face in self.as_json()["faces"]:
-            x, y, width, height = face["box"]
-            text = f"{face['label']} {face['probabilities'][face['label']]:.0%}"
-            canvas.rectangle((x, y, x + width - 1, y + height - 1), outline=(79, 209, 193), width=max(2, letters // 6))
-            above = max(0, y - round(1.4 * letters))
-            canvas.rectangle(
-                (x, above, x + canvas.textlength(text, font) + letters // 2, above + 1.4 * letters), fill=(15, 118, 110)
-            )
-            canvas.text((x + letters // 4, above + letters // 8), text, fill=(255, 255, 255), font=font)
-        content = io.BytesIO()
-        image.save(content, "PNG")
-        return content.getvalue()
 
 
 class Predictor:
@@ -133,6 +72,7 @@ class Predictor:
         self._session: Any = None
         self._looked = 0.0
         self._told = ""
+        self._refused = RefusedVersion(registry)
 
     def predict(self, content: bytes, whole: bool) -> Prediction:
         """What the newest model says of the faces in a picture.
@@ -161,17 +101,25 @@ class Predictor:
     def _newest(self) -> Manifest:
         if self._model is None or time.monotonic() - self._looked >= FRESH:
             self._looked = time.monotonic()
-            try:
-                newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
-                if newest is not None:
-                    self._session, self._model = _session(newest), newest
-            except (EmoflError, OSError) as error:
-                if str(error) != self._told:
-                    self._told = str(error)
-                    log.warning("No newer model for /v1/predict: %s", error)
+            state = state_of_latest(self._registry)
+            if not self._refused.holds(state):
+                self._look(state)
         if self._model is None:
             raise Refused(503, "Nothing is published yet.")
         return self._model.manifest
+
+    def _look(self, state: str) -> None:
+        """Take the newest version over, or remember that it is refused."""
+        try:
+            newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
+            if newest is not None:
+                self._session, self._model = _session(newest), newest
+        except (EmoflError, OSError) as error:
+            if isinstance(error, EmoflError):  # what the system refused may work in a second
+                self._refused.note(state)
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("No newer model for /v1/predict: %s", error)
 
 
 def decode(content: bytes) -> Picture:

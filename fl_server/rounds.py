@@ -1,6 +1,5 @@
-"""The rounds of a run: choose a cohort, ask, add up, evaluate, keep, publish. `fl_server.app` calls `Rounds.run`."""
+"""The rounds of a run: choose a cohort, ask, add up, evaluate, keep, publish. `fl_server.app` calls `Rounds.execute`."""
 
-import hashlib
 import logging
 import math
 import time
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from random import Random, SystemRandom
 from typing import Any
 
 import numpy as np
@@ -29,11 +27,13 @@ from fl_server.aggregate import UpdateShape
 from fl_server.average import follow
 from fl_server.checkpoint import Checkpoint
 from fl_server.client_level import ClientLevel
+from fl_server.cohort import Cohort, draw_cohort
 from fl_server.exchange import Exchange
 from fl_server.secure_round import SecureRound, SecureSum
 from fl_server.strategy import StreamingAverage, Tally, load_state, make_strategy, save_state
 from models.evaluate import Evaluation, evaluate
 from models.faces.faceset import FaceSet
+from models.frozen import FeatureCache
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
 from models.subset import select_trainable, shared_names
@@ -79,12 +79,6 @@ class Observers:
     published: Callable[[], int | None] = lambda: None
 
 
-def expected_participations(rounds: int, cohort: int, devices: int) -> int:
-    """How often a device should expect to be asked: the mean of a binomial plus two standard deviations, at most `rounds`."""
-    share = min(1.0, cohort / devices)
-    return max(1, min(rounds, math.ceil(rounds * share + 2 * math.sqrt(rounds * share * (1 - share)))))
-
-
 def class_counts(history: Iterable[dict[str, Any]]) -> dict[str, float] | None:
     """What a round's class histogram said, if one did; no count is below 1."""
     return next((record["class_counts"] for record in history if record.get("class_counts")), None)
@@ -115,6 +109,7 @@ class Rounds:
     secret_sampling: bool = False
     poll: float = 0.02
     stopped: Callable[[], bool] = lambda: False
+    _features: FeatureCache = field(default_factory=FeatureCache, init=False, repr=False)
 
     def initial_model(self, weights: Arrays | None = None) -> nn.Module:
         """The model before round 1: from `weights`, or fresh from the run's seed."""
@@ -175,12 +170,13 @@ class Rounds:
         """Ask a cohort and move `state` by what it answers; False, and no move, if too few did."""
         number = state.round + 1
         # 1. Choose the cohort, and what each of its devices is asked.
-        cohort, participations, devices = self._choose(exchange.grid, number)
-        wish = strategy.budget.begin(state.round, len(cohort), devices) if strategy.budget else None
+        cohort = self._choose(exchange.grid, number)
+        nodes = cohort.nodes
+        wish = strategy.budget.begin(state.round, len(nodes), cohort.devices) if strategy.budget else None
         start = {name: state.weights[name] for name in strategy.shape.shapes}
         weights = pack(state.weights)
         counts = class_counts(state.history)
-        request = self._request(number, participations, wish, counts)
+        request = self._request(number, cohort.participations, wish, counts)
         digest = request.digest(weights)
 
         def add_up(ready: Mapping[int, bytes]) -> SecureSum:
@@ -190,7 +186,7 @@ class Rounds:
             return SecureRound(exchange, ready, self.run, number, digest, encoding, timeout).sum()
 
         told = partial(self.observers.on_reply, number)
-        strategy.prepare(cohort, encode_request(request, weights), start, self.run, self.config.upload, told, add_up, digest)
+        strategy.prepare(nodes, encode_request(request, weights), start, self.run, self.config.upload, told, add_up, digest)
         # 2. Ask, and add up what comes.
         before = ArrayRecord({name: Array(value) for name, value in start.items()})
         timeout, patience = self.config.server.round_timeout, self.config.server.patience
@@ -198,7 +194,7 @@ class Rounds:
         after, _ = strategy.aggregate_train(number, exchange.ask(messages, timeout, patience, strategy.most_have))
         # 3. Accept the new model if enough devices are in it.
         if after is None or strategy.tally.accepted < self.config.fewest_updates:
-            log.warning("round %d: %d of %d updates, too few: the model stays", number, strategy.tally.accepted, len(cohort))
+            log.warning("round %d: %d of %d updates, too few: the model stays", number, strategy.tally.accepted, len(nodes))
             load_state(strategy, state.server_state, start)
             return False
         state.weights = state.weights | {name: np.asarray(array.numpy(), dtype=np.float32) for name, array in after.items()}
@@ -232,18 +228,14 @@ class Rounds:
         except ModelError as error:
             log.error("round %d is not published: %s", accepted.round, error)
 
-    def _choose(self, grid: Grid, number: int) -> tuple[list[int], int, int]:
+    def _choose(self, grid: Grid, number: int) -> Cohort:
         nodes = list(self.order(grid.get_node_ids()))
         while len(nodes) < self.config.fewest_updates:
             if self.stopped():
                 raise RunError("The run was stopped while it waited for devices.")
             time.sleep(4 * self.poll)
             nodes = list(self.order(grid.get_node_ids()))
-        wanted = min(self.config.server.cohort or len(nodes), len(nodes))
-        seed = hashlib.sha256(f"{self.config.seed}/{number}".encode()).digest()
-        random: Random = SystemRandom() if self.secret_sampling else Random(seed)  # noqa: S311
-        participations = expected_participations(self.config.server.rounds, wanted, len(nodes))
-        return sorted(random.sample(nodes, wanted), key=nodes.index), participations, len(nodes)
+        return draw_cohort(self.config, number, nodes, self.secret_sampling)
 
     def _budget(self, state: Checkpoint, length: int) -> ClientLevel | None:
         costs = [record["client_level"] for record in state.history if record.get("client_level")]
@@ -274,7 +266,7 @@ class Rounds:
     def _evaluate(self, model: nn.Module) -> Evaluation | None:
         if self.evaluation_faces is None:
             return None
-        return evaluate(model, self.evaluation_faces, self.preprocessing)
+        return evaluate(model, self.evaluation_faces, self.preprocessing, features=self._features)
 
     def _record(self, number: int, tally: Tally, scores: Evaluation | None, seconds: float) -> dict[str, Any]:
         record: dict[str, Any] = {

@@ -98,12 +98,13 @@ class LocalOffer:
 
     def __init__(self, invitations: Invitations, code: Callable[[str], JoinCode]) -> None:
         self._invitations, self._code = invitations, code
-        self._until = datetime.min.replace(tzinfo=UTC)
+        self._token, self._until = "", datetime.min.replace(tzinfo=UTC)
 
     def renew(self, used: bool) -> None:
-        """Offer another code if this one may be used up, or will soon expire."""
-        if used or _clock() > self._until:
-            local_join.offer(self._code(self._invitations.create(OFFER)).encode())
+        """Offer another code if this one may be used up, and is, or will soon expire."""
+        if _clock() > self._until or (used and not self._invitations.is_open(self._token)):
+            self._token = self._invitations.create(OFFER)
+            local_join.offer(self._code(self._token).encode())
             self._until = _clock() + OFFER / 2
 
 

@@ -1,27 +1,23 @@
-"""`fl-server start | resume | status | stop`: the running server. `fl_server.cli` mounts these commands.
+"""`fl-server start | resume`: a server begins, or goes on. `fl_server.cli` mounts these commands.
 
-Libraries are imported when a command needs them, so that `status` and `stop` answer at once.
+Libraries are imported when a command needs them, so that a wrong option is told at once.
 """
 
 import json
-import os
-import signal
 import socket
-import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from common.certificates import normal_name
-from common.config import RunConfig, merge_settings, named_counts, nest_settings, read_config
+from common.config import LossName, RunConfig, Trainable, merge_settings, named_counts, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
 from fl_server.addresses import every_address, is_every, likely_address, own_addresses, with_port
+from fl_server.status_commands import Folder, Json, default_folder
 
 if TYPE_CHECKING:
     from fl_server.run_folder import RunFolder
@@ -29,10 +25,7 @@ if TYPE_CHECKING:
 D = RunConfig()
 MOST_DEVICES = 1_000_000
 PORT = 8443
-STOP_SECONDS = 60
-"""For which `stop` waits: the ServerApp's process has 10 s to end, the device API 1, each of two HTTP ports 10."""
 
-Folder = Annotated[Path | None, typer.Option("--dir", help="The server's folder (default: ~/.local/state/emofl/server).")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (default: all, IPv4 and IPv6).")]
 Address = Annotated[str | None, typer.Option(help="How devices reach this machine: a name or an address (default: detected).")]
 Port = Annotated[int, typer.Option(min=0, max=65533, help="HTTPS for devices; joining and models use the two after it.")]
@@ -41,12 +34,6 @@ Who = Literal["nobody", "token", "anybody"]
 Predict = Annotated[
     Who, typer.Option(help="Who may send pictures to /v1/predict, which the server then sees: nobody, token or anybody.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def default_folder() -> Path:
-    """The server's folder when none is given."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emofl" / "server"
 
 
 def start(
@@ -68,12 +55,12 @@ def start(
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"A variant of models.mobilenet (default {D.model.name}).")] = None,
     trainable: Annotated[
-        Literal["full", "last-block", "head"] | None,
+        Trainable | None,
         typer.Option(help=f"What is trained and uploaded (default {D.model.trainable})."),
     ] = None,
     loss: Annotated[
-        Literal["cross-entropy", "class-balanced", "logit-adjusted"] | None,
-        typer.Option(help=f"How classes weigh in training; all but cross-entropy need class counts (default {D.train.loss})."),
+        LossName | None,
+        typer.Option(help=f"How classes weigh; class-balanced and logit-adjusted need class counts (default {D.train.loss})."),
     ] = None,
     class_counts: Annotated[
         str | None, typer.Option(help="Public numbers of faces per class, for --loss, as in happiness=7215,fear=4097,...")
@@ -177,77 +164,6 @@ def resume(
     if run is None:
         raise RunError(f"{home} holds no run to go on with: fl-server start begins one.")
     _serve(home, run, host, address, port, until_finished, predict, as_json=as_json)
-
-
-def status(folder: Folder = None, as_json: Json = False) -> None:
-    """Say whether the server runs, how far its run is, and which devices are there."""
-    from fl_server.run_folder import RunFolder
-    from fl_server.server_lock import read_status, running_server
-
-    home = (folder or default_folder()).expanduser().resolve()
-    process = running_server(home)
-    said = read_status(home)
-    run = RunFolder.latest(home)
-    records = run.records() if run else []
-    last = records[-1] if records else {}
-    known: dict[str, Any] = {
-        "dir": str(home),
-        "running": process is not None,
-        "process": process,
-        "address": said.get("address"),
-        "port": said.get("port"),
-        "run": run.name if run else None,
-        "state": said.get("state") if process else "stopped",
-        "round": last.get("round"),
-        "rounds": run.config.server.rounds if run else None,
-        "asked": last.get("asked"),
-        "accepted": last.get("accepted"),
-        "left_out": last.get("left_out"),
-        "accuracy": last.get("accuracy"),
-        "online": said.get("online", []) if process else [],
-    }
-    if as_json:
-        out.print_json(json.dumps(known))
-        return
-    where = escape(with_port(known["address"], known["port"])) if said.get("port") else "starting"
-    table = Table(show_header=False, box=None)
-    table.add_row("server", f"running, process {process}, {where}" if process else "not running")
-    table.add_row("folder", escape(str(home)))
-    if run:
-        table.add_row("run", f"{run.name}, {known['state']}, {known['round'] or 0} of {known['rounds']} rounds done")
-        if known["round"]:
-            table.add_row("last round", f"{known['accepted']} of {known['asked']} devices" + _left_out(known["left_out"]))
-    table.add_row("online", escape(", ".join(known["online"])) or "no device")
-    out.print(table)
-
-
-def stop(folder: Folder = None, as_json: Json = False) -> None:
-    """End the server; finished rounds are kept, and `fl-server start` goes on from there."""
-    from fl_server.plan import LOG
-    from fl_server.server_lock import running_server
-
-    home = (folder or default_folder()).expanduser().resolve()
-    process = running_server(home)
-    if process is None:
-        raise RunError(f"No server runs with {home}.")
-    with suppress(ProcessLookupError):
-        os.kill(process, signal.SIGTERM)
-    end = time.monotonic() + STOP_SECONDS
-    while running_server(home) == process:
-        if time.monotonic() > end:
-            raise RunError(
-                f"The server (process {process}) is still ending after {STOP_SECONDS} seconds. Leave it to it, or end it with "
-                f"`kill -9 {process}`: only the round in progress is lost, and `fl-server start` goes on. Log: {home}/{LOG}."
-            )
-        time.sleep(0.1)
-    if as_json:
-        out.print_json(json.dumps({"dir": str(home), "stopped": True, "process": process}))
-    else:
-        out.print("The server has stopped.")
-
-
-def _left_out(reasons: dict[str, int] | None) -> str:
-    return "" if not reasons else "; left out: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
 def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":

@@ -10,6 +10,7 @@ from torch import nn
 
 from common.errors import DataError
 from models.faces.faceset import FaceSet
+from models.frozen import FeatureCache, split_frozen
 from models.preprocess import Preprocessing
 
 
@@ -47,24 +48,37 @@ class Evaluation:
         return float(np.nanmean(self.recalls))
 
 
-def evaluate(model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, batch: int = 256) -> Evaluation:
+def evaluate(
+    model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, batch: int = 256, features: FeatureCache | None = None
+) -> Evaluation:
     """Score `model` on `faces`, in evaluation mode, without gradients; the model's mode is restored.
+
+    Args:
+        features: keeps what frozen layers make of faces, for the next evaluation of a model that has the same ones.
 
     Raises:
         DataError: there are no faces.
     """
     if len(faces) == 0:
         raise DataError("There are no faces to evaluate on.")
-    return judge(predict(model, faces, preprocessing, batch), faces.targets)
+    return judge(predict(model, faces, preprocessing, batch, features), faces.targets)
 
 
-def predict(model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, batch: int = 256) -> NDArray[np.float32]:
+def predict(
+    model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, batch: int = 256, features: FeatureCache | None = None
+) -> NDArray[np.float32]:
     """(N, C) logits, in evaluation mode, without gradients; the model's mode is restored."""
     was_training = model.training
     model.eval()
     found = []
-    with torch.inference_mode():
+    parts = split_frozen(model) if features is not None else None
+    kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
+    with torch.no_grad():
         for start in range(0, len(faces), batch):
+            if kept is not None and parts is not None:
+                rows = np.arange(start, min(start + batch, len(faces)))
+                found.append(parts[1](kept.rows(rows, parts[0], faces, preprocessing)).numpy())
+                continue
             inputs = torch.from_numpy(preprocessing.normalise(faces.images[start : start + batch]))
             found.append(model(inputs.contiguous(memory_format=torch.channels_last)).numpy())
     model.train(was_training)

@@ -11,7 +11,7 @@ from common.config import TrainConfig
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accountant import Accountant, Release, calibrate_noise, spent_epsilon
 from fl_client.train import coarse_count, make_plan
-from fl_server.rounds import expected_participations
+from fl_server.cohort import expected_participations
 
 EPSILONS = (1.0, 2.0, 4.0, 8.0)
 ACCOUNTANTS: tuple[Accountant, ...] = ("rdp", "prv")

@@ -26,8 +26,8 @@ def round_line(record: dict[str, Any], rounds: int, private: bool) -> str:
         epsilons.append(f"client-level {record['client_epsilon']:.2f}")
     parts += epsilons or ["NON-PRIVATE"]
     if record["round"]:
-        parts.append(f"{record['accepted']}/{record['asked']} devices")
-        parts.append(f"{record['asked'] / max(record['seconds'], 1e-9):.1f} devices/s")
+        pace = record["asked"] / max(record["seconds"], 1e-9)
+        parts.append(f"{record['accepted']}/{record['asked']} devices, {pace:.1f}/s")
     if record["left_out"]:
         parts.append("left out: " + ", ".join(f"{count} {why}" for why, count in record["left_out"].items()))
     return "  ".join(parts)
@@ -76,7 +76,8 @@ class Display:
 
         def on_round(record: dict[str, Any]) -> None:
             observers.on_round(record)
-            self._console.print(round_line(record, self._config.server.rounds, self._config.privacy.private))
+            line = round_line(record, self._config.server.rounds, self._config.privacy.private)
+            self._console.print(line, soft_wrap=True)
             self._progress.update(self._rounds, completed=record["round"])
             self._progress.update(self._devices, completed=0)
 

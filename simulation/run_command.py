@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from common.config import RunConfig, merge_settings, named_counts, nest_settings, read_config
+from common.config import LossName, RunConfig, Trainable, merge_settings, named_counts, nest_settings, read_config
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError
 from models.starting_point import choose_start
@@ -23,7 +23,6 @@ ClientOption = partial(Help, rich_help_panel="Privacy of whole devices")
 RunOption = partial(Help, rich_help_panel="Run")
 Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
-Loss = Literal["cross-entropy", "class-balanced", "logit-adjusted"]
 
 
 D = RunConfig()
@@ -74,7 +73,7 @@ def run(
         ModelOption(help=f"1 or 2; 2 is faster and blurs small faces (default {D.model.stem_stride})."),
     ] = None,
     trainable: Annotated[
-        Literal["full", "last-block", "head"] | None,
+        Trainable | None,
         ModelOption(help=f"What is trained and uploaded (default {D.model.trainable})."),
     ] = None,
     init: Annotated[
@@ -105,10 +104,16 @@ def run(
     augmentations: Annotated[
         int | None, TrainOption(help="Augmented copies of each face in a step, averaged before clipping: so many times the work.")
     ] = None,
+    no_augment: Annotated[
+        bool,
+        TrainOption(
+            "--no-augment", help="Faces as they are: with frozen layers, what these make of a face is then computed only once."
+        ),
+    ] = False,
     momentum: Annotated[float | None, TrainOption(help=f"Of local SGD (default {D.train.momentum:g}).")] = None,
     loss: Annotated[
-        Loss | None,
-        TrainOption(help=f"How classes weigh; all but cross-entropy need class counts (default {D.train.loss})."),
+        LossName | None,
+        TrainOption(help=f"How classes weigh; class-balanced and logit-adjusted need class counts (default {D.train.loss})."),
     ] = None,
     class_counts: Annotated[
         str | None, TrainOption(help="Public numbers of faces per class, for --loss, as in happiness=7215,fear=4097,...")
@@ -193,6 +198,7 @@ def run(
             "train.local_steps": local_steps,
             "train.learning_rate": lr,
             "train.momentum": momentum,
+            "train.augment": False if no_augment else None,
             "train.augmentations": augmentations,
             "train.loss": loss,
             "train.class_counts": None if class_counts is None else named_counts(class_counts),

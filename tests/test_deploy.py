@@ -143,6 +143,13 @@ def test_a_unit_can_do_little_and_phones_nobody(unit: Path) -> None:
     assert known["TasksMax"]
 
 
+def test_a_devices_unit_lets_it_keep_the_kernels_that_it_compiles() -> None:
+    known = settings(DEPLOY / "systemd" / "emofl-client@.service")
+    environment = dict(word.split("=", 1) for line in known["Environment"] for word in line.split())
+    writable = known["ReadWritePaths"][0].split()
+    assert any(environment["XDG_CACHE_HOME"].startswith(f"{folder}/") for folder in writable)
+
+
 def test_the_servers_unit_passes_no_settings_of_a_run() -> None:
     """With settings, a start after the last round begins another run: a reboot would spend the devices' budgets."""
     (line,) = settings(DEPLOY / "systemd" / "emofl-server.service")["ExecStart"]
@@ -150,7 +157,7 @@ def test_the_servers_unit_passes_no_settings_of_a_run() -> None:
 
 
 def test_a_unit_gives_the_server_more_time_to_end_than_fl_server_stop_does() -> None:
-    from fl_server.start_commands import STOP_SECONDS
+    from fl_server.status_commands import STOP_SECONDS
 
     (seconds,) = settings(DEPLOY / "systemd" / "emofl-server.service")["TimeoutStopSec"]
     assert int(seconds) > STOP_SECONDS

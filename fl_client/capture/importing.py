@@ -25,6 +25,12 @@ from models.faces.picture import Unusable, read_colour
 from models.faces.quality import ALIKE, bits_apart, fingerprint
 from models.faces.report import printable
 
+UNREAD_SUFFIXES = (".avif", ".gif", ".heic", ".heif", ".tif", ".tiff")
+"""Of pictures that a person would expect to be read."""
+
+SAID_EVERY = 50
+"""Files between two words on how far it is."""
+
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
@@ -75,42 +81,34 @@ class Search:
         Raises:
             DataError: there is nothing of that name, or no photo or film in it.
         """
-        for file in media_below(path):
+        files = media_below(path)
+        self._name_the_unread(path)
+        for file in files:
+            if self.files and self.files % SAID_EVERY == 0:
+                self.say(f"{self.files:,} of {len(files):,} files looked at.")
             self.files += 1
             before = len(self._seen) + self.repeated
             yield from self._film(file, path) if _is_film(file) else self._photo(file, path)
             self.empty += len(self._seen) + self.repeated == before
 
+    def _name_the_unread(self, path: Path) -> None:
+        unread = [file for file in _files_below(path) if file.name.lower().endswith(UNREAD_SUFFIXES)] if path.is_dir() else []
+        if unread:
+            others = f" and {len(unread) - 1:,} more" if len(unread) > 1 else ""
+            self.say(f"{printable(unread[0].name)}{others} cannot be read here: convert to JPEG first.")
+
     def fault(self, found: Found, emotion: str | None) -> Fault | None:
         """Why a face would not be stored under `emotion` now."""
         return fault_of(found.cut, *self.album.nearest(emotion, found.cut.square)) if emotion else found.cut.flaw
 
-    def _photo(self, file: Path, root: Path) -> Iterator[Found]:
-        try:
-            picture = read_colour(file)
-        except Unusable as problem:
-            detail = f" ({problem.detail})" if problem.detail else ""
-            self.say(f"{printable(file.name)} is left out: {problem.reason}{detail}.")
-            return
-        yield from self._in(picture, _shown(file, root), folder_label(file, root), film=False)
+    def in_picture(self, picture: NDArray[np.uint8], name: str, label: Label | None, film: bool) -> Iterator[Found]:
+        """Every face in a (H, W, 3) uint8 picture.
 
-    def _film(self, file: Path, root: Path) -> Iterator[Found]:
-        try:
-            film = VideoSource(file, self.say)
-        except DeviceError as error:
-            self.say(f"{printable(file.name)} is left out: {error}")
-            return
-        due = 0.0
-        try:
-            for frame in film.frames():
-                if frame.seconds >= due:
-                    due = frame.seconds + self.every
-                    name = f"{_shown(file, root)} at {frame.seconds:.1f} s"
-                    yield from self._in(frame.picture, name, folder_label(file, root), film=True)
-        finally:
-            film.close()
-
-    def _in(self, picture: NDArray[np.uint8], name: str, label: Label | None, film: bool) -> Iterator[Found]:
+        Args:
+            name: for people.
+            label: of its folder; None asks the classifier.
+            film: faces that are nearly the same as one before are passed over, and counted in `repeated`.
+        """
         detections = self.detector.detect(picture)
         if self.label is not None:
             label = Label(self.label, Origin.OWNER)
@@ -126,6 +124,31 @@ class Search:
             self._seen.append(print_)
             which = f", face {number}" if len(detections) > 1 else ""
             yield Found(name + which, cut, proposal, not company)
+
+    def _photo(self, file: Path, root: Path) -> Iterator[Found]:
+        try:
+            picture = read_colour(file)
+        except Unusable as problem:
+            detail = f" ({problem.detail})" if problem.detail else ""
+            self.say(f"{printable(file.name)} is left out: {problem.reason}{detail}.")
+            return
+        yield from self.in_picture(picture, _shown(file, root), folder_label(file, root), film=False)
+
+    def _film(self, file: Path, root: Path) -> Iterator[Found]:
+        try:
+            film = VideoSource(file, self.say)
+        except DeviceError as error:
+            self.say(f"{printable(file.name)} is left out: {error}")
+            return
+        due = 0.0
+        try:
+            for frame in film.frames():
+                if frame.seconds >= due:
+                    due = frame.seconds + self.every
+                    name = f"{_shown(file, root)} at {frame.seconds:.1f} s"
+                    yield from self.in_picture(frame.picture, name, folder_label(file, root), film=True)
+        finally:
+            film.close()
 
     def _proposed(self, picture: NDArray[np.uint8], detections: list[Detection]) -> list[Label | None]:
         if self.classifier is None or not detections:
@@ -152,7 +175,7 @@ class Tally:
         if self.left:
             parts.append("left out: " + ", ".join(f"{why} {count:,}" for why, count in sorted(self.left.items())))
         if search.repeated:
-            parts.append(f"{search.repeated:,} film frames nearly the same as one before")
+            parts.append(f"{search.repeated:,} face{'s' * (search.repeated != 1)} of films nearly the same as one before")
         if search.empty:
             parts.append(f"{search.empty:,} file{'s' * (search.empty != 1)} without a face")
         return "; ".join(parts) + ". The originals are untouched."
@@ -173,16 +196,18 @@ def media_below(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"There is no {path}: --import takes a photo, a film, or a folder of them.")
+    found = [file for file in _files_below(path) if file.name.lower().endswith(kinds)]
+    if not found:
+        raise DataError(f"{path} holds no photo and no film: {', '.join(kinds)} are read (HEIC: convert it to JPEG first).")
+    return found
+
+
+def _files_below(path: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            file = Path(folder) / name
-            if name.lower().endswith(kinds) and not name.startswith(".") and not file.is_symlink():
-                found.append(file)
-    if not found:
-        raise DataError(f"{path} holds no photo and no film: {', '.join(kinds)} are read.")
-    return found
+        found += [Path(folder) / name for name in sorted(files) if not name.startswith(".")]
+    return [file for file in found if not file.is_symlink()]
 
 
 def _is_film(path: Path) -> bool:

@@ -28,10 +28,10 @@ from fl_client.webcam.registry import source_of, wait_for_first
 from fl_client.webcam.remembered import remembered
 from models.detector import blaze
 from models.detector.candidates import SAME_FACE, STRIDE
-from models.detector.tflite import onnx_from_tflite
 from models.known_publishers import default_state_folder
 from models.manifest import CONTEXT, MANIFEST, MANIFEST_LIMIT, ONNX, SIGNATURE
 from models.published import PublishedModel, Trust, newer_than, open_published
+from models.refused import RefusedVersion, state_of_latest
 from models.web.detection import shipped_detection
 from models.web.site import HEADERS, CameraSite, Detection, File
 
@@ -57,6 +57,8 @@ def best_detection() -> Detection | None:
     """BlazeFace where this device's owner fetched it, else the detector that is shipped, else None."""
     path = blaze.network_path()
     if path.is_file() and sha256(content := path.read_bytes()) == blaze.NETWORK_SHA256:
+        from models.detector.tflite import onnx_from_tflite  # loads `onnx`, which few need
+
         return Detection(BLAZE, onnx_from_tflite(content, blaze.OUTPUTS, scale=1 / 127.5, shift=-1.0))
     return shipped_detection()
 
@@ -72,9 +74,10 @@ class VerifiedFiles:
     def __init__(self, path: Path, trust: Trust | None, say: Callable[[str], None]) -> None:
         self._say = say
         self._guard = threading.Lock()
-        self._looked, self._refused = time.monotonic(), ""
+        self._looked, self._told = time.monotonic(), ""
         self.newest = open_published(path, trust, state=default_state_folder())
         self._files = _files(self.newest)
+        self._refused = RefusedVersion(self.newest.registry or path)
 
     def read(self, name: str) -> tuple[str, File] | None:
         """The newest version's name, and one of its files; None for a name that is none of them."""
@@ -86,13 +89,18 @@ class VerifiedFiles:
             return None if content is None else (self.newest.manifest.version, content)
 
     def _look(self) -> None:
+        state = state_of_latest(self._refused.registry)
+        if self._refused.holds(state):
+            return
         try:
             newer = newer_than(self.newest)
             if newer is not None:
                 self.newest, self._files = newer, _files(newer)
         except (EmoflError, OSError) as error:
-            if str(error) != self._refused:
-                self._refused = str(error)
+            if isinstance(error, EmoflError):  # what the system refused may work in a second
+                self._refused.note(state)
+            if str(error) != self._told:
+                self._told = str(error)
                 self._say(f"{error} The model before it stays in use.")
 
 

@@ -7,8 +7,8 @@ from models.web.site import Detection
 
 SPEC = {
     "kind": "grid",
-    "longest": 256,
-    "threshold": 0.42,
+    "longest": 384,
+    "threshold": 0.53,
     "multiple": 16,
     "same": 0.3,
     "levels": [

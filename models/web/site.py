@@ -20,8 +20,19 @@ from common.canonical import encode, sha256
 STATIC, RUNTIME = Path(__file__).parent / "static", Path(__file__).parent / "runtime"
 PARTS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Of onnxruntime-web, each compressed by brotli; `fetch_runtime` puts them there."""
-IMPORTED = ("ask.js", "overlay.js", "promise.js", "runner.js", "verify.js", "webcam.js")
-"""By camera.js: the page asks for them at once."""
+IMPORTED = (
+    "ask.js",
+    "memory.js",
+    "overlay.js",
+    "page.js",
+    "promise.js",
+    "runner.js",
+    "speed.js",
+    "stage.js",
+    "verify.js",
+    "webcam.js",
+)
+"""By camera.js, or by what it imports: the page asks for them at once."""
 SCRIPTS = tuple(sorted(path.name for path in STATIC.glob("*.js")))
 
 HEADERS: Mapping[str, str] = {

@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import halve, missed_claims, read_lines
+from benchmarks.accuracy import halve, missed_claims
 from benchmarks.accuracy_cells import BASE, CELLS, CLAIMS
+from benchmarks.accuracy_plot import plot_groups
+from benchmarks.accuracy_results import read_lines
 from models.pretraining.data import load_splits
 from tests.models.pretraining.test_data import MAJORITY, USAGES, write
 
@@ -57,3 +59,11 @@ def test_a_claim_that_does_not_hold_is_named_once_its_runs_are_there(tmp_path: P
     write_run(tmp_path, "central/base", 0, 0.62)
     write_run(tmp_path, "fedavg/base-alpha-0.3-20", 0, accuracy)
     assert len(missed_claims(read_lines(tmp_path), 0.60)) == missed
+
+
+def test_each_group_of_runs_gets_a_picture(tmp_path: Path) -> None:
+    for cell in ("central/base", "fedavg/base-alpha-0.3-20", "fedavg/block-iid-20"):
+        write_run(tmp_path, cell, 0, 0.6)
+    found = plot_groups(read_lines(tmp_path), tmp_path / "plots")
+    assert [path.name for path in found] == ["central.png", "fedavg.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)

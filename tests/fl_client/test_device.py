@@ -206,6 +206,7 @@ def test_a_request_that_cannot_be_trained_spends_nothing(tmp_path: Path) -> None
         (request(), pack({})),
         (request(), b"no weights"),
         (request(), pack(arrays() | {"classifier.1.bias": np.zeros(3, np.float32)})),
+        (request().model_copy(update={"train": TrainConfig(loss="calibrated")}), good),
     ]
     for wish, content in wrong:
         reply, update = own.answer(wish, content)

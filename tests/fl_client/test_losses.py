@@ -151,3 +151,43 @@ def test_counts_of_other_classes_are_refused() -> None:
         make_loss(TrainConfig(loss="class-balanced", class_counts=short), EMOTIONS_7)
     with pytest.raises(ConfigError, match="contempt is missing or too much"):
         make_loss(TrainConfig(loss="logit-adjusted", class_counts=COUNTS | {"contempt": 1.0}), EMOTIONS_7)
+
+
+def test_calibrated_leaves_a_model_alone_that_is_right_for_even_classes() -> None:
+    """Faces of one class alone teach it nothing about how frequent that class is, where cross-entropy does."""
+    own = np.array([0, 0, 0, 40, 0, 0, 0], dtype=np.float32)
+    targets = F.one_hot(torch.full((40,), 3), 7).float()
+    pull = {}
+    for kind in ("cross-entropy", "calibrated"):
+        logits = torch.zeros((40, 7), requires_grad=True)
+        make_loss(TrainConfig(loss=kind), EMOTIONS_7, own)(logits, targets).backward()
+        pull[kind] = float(logits.grad.abs().max())
+    assert pull["calibrated"] < 0.2 * pull["cross-entropy"]
+
+
+def test_calibrated_by_the_public_frequencies_is_cross_entropy_where_the_device_has_the_same() -> None:
+    logits, targets = batch()
+    many = np.array([1e6 * COUNTS[name] - 1 for name in EMOTIONS_7])
+    loss = make_loss(config("calibrated"), EMOTIONS_7, many)
+    assert torch.allclose(loss(logits, targets), F.cross_entropy(logits, targets, reduction="sum"), rtol=1e-4)
+
+
+def test_calibrated_minimises_to_what_even_classes_would_teach() -> None:
+    """One feature, twice as telling as not; the device has nine faces of one class to one of the other."""
+    faces = torch.tensor([[1.0, 0.0]] * 60 + [[0.0, 1.0]] * 30 + [[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 6)
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    targets = F.one_hot(labels, 2).float()
+    own = targets.sum(0).numpy()
+    weight = torch.zeros((2, 2), requires_grad=True)
+    names = ("neutral", "happiness")
+    optimiser = torch.optim.LBFGS([weight], max_iter=100)
+
+    def cost() -> Tensor:
+        optimiser.zero_grad()
+        value = make_loss(TrainConfig(loss="calibrated"), names, own)(faces @ weight, targets)
+        value.backward()
+        return value
+
+    optimiser.step(cost)
+    even = torch.tensor([[60 / 90, 4 / 10], [30 / 90, 6 / 10]])
+    assert torch.allclose(weight.detach().softmax(1), even / even.sum(1, keepdim=True), atol=0.02)

@@ -52,8 +52,8 @@ def test_list_shows_every_version_with_its_privacy(
     code, out, _ = run(monkeypatch, capsys, "models", "list", three)
     lines = [line.strip() for line in out.splitlines()]
     assert code == 0
-    assert lines[1] == "000001-r0001 2026-01-31 12:01 demo 18/20 ε 7.90 per face accuracy 0.5"
-    assert lines[2] == "000002-r0002 2026-01-31 12:02 demo 18/20 NOT PRIVATE accuracy 0.5"
+    assert lines[1] == "000001-r0001 2026-01-31 12:01 18/20 ε 7.90 per face 50.0% demo"
+    assert lines[2] == "000002-r0002 2026-01-31 12:02 18/20 NOT PRIVATE 50.0% demo"
     assert lines[3].startswith("000003-r0003 latest")
     assert KEY.public.fingerprint in lines[4].replace(" ", "")
 

@@ -197,6 +197,46 @@ def test_the_old_model_goes_on_answering_beside_a_newer_one_that_cannot_run_whic
     assert service.ask("POST", PATH, png()).json()["model"]["version"] == "000003-r0003"
 
 
+def test_a_refused_version_is_not_verified_again_before_something_of_it_changes(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    verify = predict.newer_than
+    monkeypatch.setattr(predict, "newer_than", lambda model: looks.append("look") or verify(model))
+
+    def ask() -> str:
+        assert service.predict is not None
+        service.predict.predictor._looked -= 2
+        return str(service.ask("POST", PATH, png()).json()["model"]["version"])
+
+    ask()
+    Registry(service.folder.registry, KEY).publish(weights_of_round(2), tiny_onnx(2), facts_of_round(2))
+    path = service.folder.registry / "versions" / "000002-r0002" / "model.onnx"
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[:-1] + b"x")
+    looks.clear()
+    assert [ask() for _ in range(4)] == ["000001-r0001"] * 4
+    assert len(looks) == 1
+    path.write_bytes(content)
+    assert ask() == "000002-r0002"
+    assert len(looks) == 2
+
+
+def test_where_the_only_version_is_refused_it_is_verified_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    verify = predict.open_published
+    monkeypatch.setattr(predict, "open_published", lambda *all_: looks.append("look") or verify(*all_))
+    path = service.folder.registry / "versions" / "000001-r0001" / "manifest.sig"
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(bytes(64))
+    assert [service.ask("POST", PATH, png()).status_code for _ in range(3)] == [503] * 3
+    assert len(looks) == 1
+    path.write_bytes(content)
+    assert service.ask("POST", PATH, png()).status_code == 200
+
+
 def test_nothing_answers_where_the_operator_did_not_ask_for_it(service: Service) -> None:
     off = Service(service.folder, None)
     assert off.ask("POST", PATH, png()).status_code == 404

@@ -16,7 +16,8 @@ from common.config import RunConfig, UploadConfig, make_config
 from common.errors import RunError
 from common.messages import SAFETENSORS, TrainReply, decode_request, encode_reply
 from fl_server.checkpoint import Checkpoint
-from fl_server.rounds import CHECKPOINT, METRICS, Accepted, Observers, Rounds, expected_participations
+from fl_server.cohort import expected_participations
+from fl_server.rounds import CHECKPOINT, METRICS, Accepted, Observers, Rounds
 from tests.fl_server.grids import Answer, ScriptedGrid
 
 HEAD = {"classifier.1.weight": (7, 1280), "classifier.1.bias": (7,)}

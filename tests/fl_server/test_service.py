@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from common import local_join
 from common.certificates import new_key, public_pem
 from common.config import merge_settings, nest_settings, read_config
 from common.errors import ConfigError, ModelError, RunError
+from common.join_code import JoinCode, parse_join_code
 from fl_server import rounds, run_folder
+from fl_server.invitations import Invitations
 from fl_server.plan import Plan
 from fl_server.roster import Roster
 from fl_server.run_folder import RunFolder
 from fl_server.server_lock import only_server, running_server
-from fl_server.service import Devices
+from fl_server.service import Devices, LocalOffer
 from fl_server.service_process import PLAN, taken_plan
 from fl_server.start_commands import _choose_run
 from fl_server.task import Task
@@ -81,6 +84,24 @@ def test_a_device_that_flower_refuses_does_not_stop_the_others(tmp_path: Path, k
     roster.add("ben", keys[1], "02")
     Devices(roster, link, print).synchronise()  # type: ignore[arg-type]
     assert set(link.nodes) == {keys[1]}
+
+
+def test_a_code_for_this_machine_is_replaced_once_it_is_used_and_not_because_others_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    invitations = Invitations(tmp_path / "invitations.json", clock)
+    offer = LocalOffer(invitations, lambda token: JoinCode("127.0.0.1", 8444, "ab" * 32, token))
+    offer.renew(used=False)
+    first = local_join.find()
+    assert first is not None
+    offer.renew(used=True)
+    assert local_join.find() == first
+    assert len(invitations.open_invitations()) == 1
+    invitations.redeem(parse_join_code(first).token, "a device")
+    offer.renew(used=True)
+    assert local_join.find() not in (None, first)
+    assert len(invitations.open_invitations()) == 1
 
 
 def test_one_server_holds_a_folder_at_a_time(tmp_path: Path) -> None:

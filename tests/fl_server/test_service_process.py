@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import DependencyError, RunError
-from fl_server import start_commands
+from fl_server import status_commands
 from fl_server.run_folder import RunFolder
 from fl_server.server_folder import ServerFolder
 from fl_server.server_lock import running_server
 from fl_server.service_process import PLAN
-from fl_server.start_commands import STOP_SECONDS, stop
+from fl_server.status_commands import STOP_SECONDS, stop
 from fl_server.task import Task
 from tests.common.test_processes import ended
 
@@ -92,7 +92,7 @@ def test_a_server_that_is_told_to_stop_and_does_is_reported(tmp_path: Path, caps
 
 
 def test_of_a_server_that_takes_longer_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_commands, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(status_commands, "STOP_SECONDS", 0.3)
     with holding(tmp_path, "deaf") as process:
         with pytest.raises(RunError, match=f"kill -9 {process}"):
             stop(tmp_path)

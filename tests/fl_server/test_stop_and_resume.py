@@ -8,7 +8,7 @@ import pytest
 
 from common.config import RunConfig
 from common.console import command_line, run_command_line
-from fl_server import service_process, start_commands
+from fl_server import service_process, start_commands, status_commands
 from fl_server.addresses import every_address
 from fl_server.plan import Plan
 from fl_server.run_folder import RunFolder
@@ -58,14 +58,14 @@ def test_stop_as_json_names_the_process_that_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with holding(tmp_path, "obedient") as process:
-        assert call(monkeypatch, start_commands.stop, "--dir", str(tmp_path), "--json") == 0
+        assert call(monkeypatch, status_commands.stop, "--dir", str(tmp_path), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"dir": str(tmp_path), "stopped": True, "process": process}
 
 
 def test_stop_where_nothing_runs_prints_no_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, start_commands.stop, "--dir", str(tmp_path), "--json") == 8
+    assert call(monkeypatch, status_commands.stop, "--dir", str(tmp_path), "--json") == 8
     assert capsys.readouterr().out == ""
 
 

@@ -87,6 +87,8 @@ def test_subsets_grow_from_head_to_full(name: str) -> None:
     assert chosen["head"] < chosen["last-block"] < chosen["full"]
     assert chosen["full"] == {n for n, _ in model.named_parameters()}
     assert all(n.startswith("classifier.") for n in chosen["head"])
+    last = {"mobilenet_v3_small": "classifier.3", SMALL: "classifier.1"}[name]
+    assert chosen["last-layer"] == {f"{last}.weight", f"{last}.bias"}
 
 
 def test_a_subset_freezes_the_rest() -> None:

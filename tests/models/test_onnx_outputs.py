@@ -79,5 +79,7 @@ def test_a_damaged_file_is_one_sentence_wherever_it_ends() -> None:
 
 
 def test_it_needs_no_onnx_library() -> None:
-    program = "import sys, models.onnx_outputs, fl_client.webcam.classifier\nsys.exit('onnx' in sys.modules)"
+    program = (
+        "import sys, models.onnx_outputs, fl_client.webcam.classifier, fl_client.webcam.serving\nsys.exit('onnx' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

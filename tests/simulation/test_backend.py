@@ -45,7 +45,7 @@ def ask_all(order: NodeOrder, answers: list[Any], step: str = "ask") -> ServerAp
         nodes = order(grid.get_node_ids())
         content = RecordDict({step: ConfigRecord()})
         messages = [Message(content, dst_node_id=node, message_type="train") for node in nodes]
-        for reply in Exchange(grid, 0.01).ask(messages, 60):
+        for reply in Exchange(grid, 0.01).ask(messages, 300):
             answers.append("error" if reply.has_error() else int(reply.content["reply"]["number"]))  # type: ignore[index, arg-type]
             answers.append(nodes.index(reply.metadata.src_node_id))
 

@@ -1,20 +1,43 @@
+import io
 import signal
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from common.errors import ConfigError
+from simulation.cli import main
 from simulation.run_command import settle
 
 ROOT = Path(__file__).parents[2]
 
 
-def fl_sim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Ended:
+    """What a shell sees of a program."""
+
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+def fl_sim(*words: str, cwd: Path = ROOT) -> Ended:
+    """`fl-sim` without the seconds that a new process takes; a traceback is this test's own."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = patch.object(sys, "argv", ["fl-sim", *words])
+    with chdir(cwd), argv, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main()
+    return Ended(end.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def process(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "from simulation.cli import main; main()", *words],
-        cwd=cwd or ROOT,
+        cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "COLUMNS": "100", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
@@ -24,8 +47,15 @@ def fl_sim(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 
 def test_help_lists_every_command_and_names_the_defaults() -> None:
     assert all(word in fl_sim("--help").stdout for word in ("run", "demo", "compare", "draw"))
-    text = fl_sim("run", "--help").stdout
+    text = process("run", "--help").stdout
     assert all(word in text for word in ("--epsilon", "--alpha", "--clients", "--backend", "--resume", "Privacy", "(default 20)"))
+
+
+def test_a_process_ends_as_the_same_command_does_in_the_other_tests() -> None:
+    words = ("run", "--mu", "0.1")
+    done, seen = process(*words), fl_sim(*words)
+    assert (done.returncode, done.stdout) == (seen.returncode, seen.stdout) == (2, "")
+    assert done.stderr.split() == seen.stderr.split()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +66,7 @@ def test_help_lists_every_command_and_names_the_defaults() -> None:
         (["run", "--epsilon", "3", "--non-private"], 2, "contradict"),
         (["run", "--clients", "5", "--cohort", "9"], 2, "A cohort of 9 cannot be drawn from 5 clients"),
         (["run", "--clients", "1"], 2, "min_replies 2 is more than the 1 clients"),
-        (["run", "--clients", "900", "--drawn", "1000"], 3, "1000 faces"),
+        (["run", "--clients", "90", "--drawn", "100"], 3, "100 faces cannot give 90 clients"),
         (["run", "--model", "resnet50"], 6, "There is no model 'resnet50'"),
         (["run", "--strategy", "fedprox"], 2, "set train.proximal_mu (--mu)"),
         (["run", "--mu", "0.1"], 2, "belongs to the strategy fedprox"),
@@ -50,8 +80,12 @@ def test_help_lists_every_command_and_names_the_defaults() -> None:
         (["run", "--init", "nowhere"], 5, "Nothing is published"),
         (["run", "--loss", "class-balanced"], 2, "needs public counts"),
         (["run", "--loss", "class-balanced", "--class-counts", "happiness"], 2, "'happiness' is no count"),
+        (["run", "--loss", "calibrated"], 2, "no epsilon would hold"),
+        (["run", "--loss", "calibrated", "--non-private", "--class-counts", "happiness=3"], 2, "is missing or too much"),
         (["run", "--class-histogram"], 2, "--class-histogram"),
         (["run", "--personal-head", "--trainable", "head"], 2, "nothing would be uploaded"),
+        (["run", "--personal-head", "--trainable", "last-layer"], 2, "nothing would be uploaded"),
+        (["run", "--no-augment", "--augmentations", "2"], 2, "leave out --no-augment"),
         (["personalise", "nowhere"], 8, "is not a run folder"),
         (["personalise", "nowhere", "--pull", "-1"], 2, "pull is wrong"),
         (["compare", "nowhere"], 8, "has not finished"),

@@ -28,7 +28,7 @@ QUICK = PersonalSettings(steps=5)
 
 def run(folder: Path, **over: dict[str, Any]) -> RunFolder:
     values: dict[str, Any] = {
-        "model": {"name": "mobilenet_v2_025", "stem_stride": 2, "trainable": "last-block"},
+        "model": {"name": "mobilenet_v2_tiny_128", "stem_stride": 2, "trainable": "last-block"},
         "data": {"drawn": 160, "clients": 3, "alpha": 1.0, "holdout": 0.3},
         "server": {"rounds": 2},
         "train": {"batch_size": 16, "local_steps": 2},

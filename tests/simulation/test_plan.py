@@ -11,7 +11,7 @@ from common.config import TrainConfig
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from fl_client.train import make_plan
-from fl_server.rounds import expected_participations
+from fl_server.cohort import expected_participations
 from simulation.plan import Campaign, costs_by_round, milestones, offer, offers
 from simulation.plan_commands import plan
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 def config(**over: Any) -> RunConfig:
     values: dict[str, Any] = {
-        "model": {"name": "mobilenet_v2_025", "stem_stride": 2, "trainable": "last-block"},
+        "model": {"name": "mobilenet_v2_tiny_128", "stem_stride": 2, "trainable": "last-block"},
         "data": {"drawn": 300, "clients": 4, "alpha": 1.0},
         "server": {"rounds": 2},
         "train": {"batch_size": 16, "local_steps": 2},
@@ -100,7 +100,7 @@ def run_in_process(folder: Path) -> None:
 
 
 def test_a_run_killed_anywhere_resumes_to_the_very_same_model_as_an_undisturbed_one(tmp_path: Path) -> None:
-    settings = config(privacy={"private": False}, server={"rounds": 4}, train={"batch_size": 16, "local_steps": 3})
+    settings = config(privacy={"private": False}, server={"rounds": 4})
     for name in ("whole", "killed"):
         RunFolder.create(tmp_path / name, settings, datetime.now(UTC))
     run_in_process(tmp_path / "whole")

@@ -4,7 +4,7 @@ After Bu et al. 2023, "Differentially private optimization on large model at sma
 the clipped sum is added onto a buffer that already holds the noise. Same numbers as `OpacusGradients`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +81,7 @@ class BookkeepingGradients:
     def close(self) -> None:
         """Give the layers their own forward back."""
         self._books.close()
-        for layer in self._layers:
-            layer.__dict__.pop("forward", None)
+        give_back(self._layers)
         self._layers = []
 
     def _noise(self) -> dict[nn.Parameter, Tensor]:
@@ -125,6 +124,12 @@ def record_layers(model: nn.Module, books: Books) -> list[nn.Module]:
     for layer, forward in forwards.items():
         layer.forward = forward
     return list(forwards)
+
+
+def give_back(layers: Iterable[nn.Module]) -> None:
+    """Let the layers that `record_layers` changed run their own forward again."""
+    for layer in layers:
+        layer.__dict__.pop("forward", None)
 
 
 def _trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

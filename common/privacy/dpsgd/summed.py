@@ -1,14 +1,15 @@
 """Plain gradients by the layers of the DP engine: nothing is clipped and no noise is added, but the native kernels do the work.
 
-`models.pretraining` trains the public base model with it. Never for a device's faces under a budget.
+`models.pretraining` trains the public base model with it, `fl_client.train` devices without privacy. Never under a budget.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.privacy.dpsgd.bookkeeping import record_layers
+from common.privacy.dpsgd.bookkeeping import give_back, record_layers
 from common.privacy.dpsgd.books import Books, Layout, as_it_is
 
 
@@ -32,6 +33,29 @@ class _Sums(Books):
         """(N, T, in) and (N, T, out)."""
         gradient = (grads.flatten(0, 1).t() @ rows.flatten(0, 1)).view_as(weight)
         weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+
+
+class SummedGradients:
+    """The mean gradient of a batch, without clipping or noise: gives no privacy. The model is changed until `close`.
+
+    Raises:
+        ModelError: as for `BookkeepingGradients`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._layers = record_layers(model, _Sums())
+
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor], augmentations: int = 1) -> None:
+        """Set `grad` of every trainable parameter to the mean over the rows; arguments as in `BookkeepingGradients`."""
+        self._model.zero_grad()
+        (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Give the layers their own forward back."""
+        give_back(self._layers)
+        self._layers = []
+        self._model.zero_grad()
 
 
 def sum_gradients(model: nn.Module) -> nn.Module:

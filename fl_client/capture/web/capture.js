@@ -1,78 +1,18 @@
 // The capture page: shows the camera, sends frames to the program that served it, and shows what comes back.
-// Nothing is sent anywhere else: the page's Content-Security-Policy forbids it.
-"use strict";
 
-const byId = (id) => document.getElementById(id);
+import { addPicture, listPictures, reviewKey } from "./review.js";
+import { attempt, byId, change, finish, now, onFacts, open, problem, set } from "./program.js";
+import { listLabels, listOffers, offerKey, undecided } from "./photos.js";
+
 const video = byId("video"), marks = byId("marks");
 const BETWEEN_LOOKS = 300, BETWEEN_PICTURES = 150, LONGEST_SIDE = 1280;
 const COLOURS = { good: "#5ac85a", wrong: "#ff8c28", other: "#ffffff" };
-let key = "", facts = null, stream = null, thumbs = new Map(), turn = 0;
+let stream = null, turn = 0, warned = false;
 
-function problem(text) {
-  byId("problem").textContent = text || "";
-  byId("problem").hidden = !text;
-}
-
-async function ask(path, body, type) {
-  const options = { headers: { "x-emofl-key": key }, cache: "no-store", credentials: "omit", redirect: "error" };
-  if (body !== undefined) {
-    options.method = "POST";
-    options.headers["content-type"] = type || "application/json";
-    options.body = type ? body : JSON.stringify(body);
-  }
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("The program on this machine does not answer: it has ended.");
-  }
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => ({}));
-    throw new Error(said.error || `Refused (${answer.status}).`);
-  }
-  return answer;
-}
-
-async function change(path, body, type) {
-  const answer = await (await ask(path, body, type)).json();
-  if (answer.emotions) show(answer);
-  return answer;
-}
-
-async function attempt(deed) {
-  try {
-    const answer = await deed();
-    problem("");
-    return answer;
-  } catch (error) {
-    problem(error.message);
-    return null;
-  }
-}
-
-// The link's token is good once; what it is exchanged for stays in this tab.
-async function open() {
-  const token = location.hash.slice(1);
-  key = sessionStorage.getItem("emofl-key") || "";
-  if (token) {
-    history.replaceState(null, "", location.pathname);
-    try {
-      key = (await (await ask("/api/open", { token })).json()).key;
-      sessionStorage.setItem("emofl-key", key);
-    } catch (error) {
-      if (!key) throw error;
-    }
-  }
-  if (!key) throw new Error("This page opens with the link that the terminal shows.");
-  await change("/api/state");
-  byId("place").textContent = `Pictures go from this page to a program on this machine, into ${facts.folder}, and nowhere else.`;
-}
-
-function show(answer) {
-  const first = facts === null;
-  facts = answer;
+function show() {
+  const { facts } = now;
   byId("consent").hidden = !facts.consent.needed;
-  byId("studio").hidden = byId("end").hidden = facts.consent.needed;
+  byId("studio").hidden = byId("end").hidden = byId("import").hidden = facts.consent.needed;
   if (facts.consent.needed && !byId("consent-text").childElementCount) {
     for (const [heading, sentences] of facts.consent.parts) {
       const term = document.createElement("dt"), text = document.createElement("dd");
@@ -81,7 +21,10 @@ function show(answer) {
       byId("consent-text").append(term, text);
     }
   }
-  if (first) listEmotions();
+  if (!byId("emotions").childElementCount) {
+    listEmotions();
+    listLabels();
+  }
   const burst = facts.burst;
   facts.emotions.forEach((emotion, at) => {
     const button = byId("emotions").children[at].firstElementChild;
@@ -95,17 +38,11 @@ function show(answer) {
   set("prompt", burst ? `${burst.emotion}: ${burst.taken} of ${burst.size}`
     : facts.prompted ? `Please ${facts.prompt}` : "All targets are reached. Thank you.");
   byId("take").disabled = byId("skip").disabled = !stream || !facts.prompted;
-  byId("undo").disabled = !stream;
-}
-
-function set(id, text, kind) {
-  const element = byId(id);
-  if (element.textContent !== text) element.textContent = text;
-  if (kind !== undefined) element.className = kind;
+  byId("undo").disabled = byId("stop").disabled = !stream;
 }
 
 function listEmotions() {
-  facts.emotions.forEach((emotion, at) => {
+  now.facts.emotions.forEach((emotion, at) => {
     const item = document.createElement("li"), button = document.createElement("button");
     for (const [name, text] of [["key", String(at + 1)], ["name", emotion.name], ["count", ""]]) {
       const part = document.createElement("span");
@@ -138,7 +75,7 @@ async function startCamera() {
   await video.play();
   byId("view").style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
   byId("off").hidden = true;
-  show(facts);
+  show();
   look(++turn);
 }
 
@@ -149,18 +86,21 @@ function stopCamera() {
   byId("off").hidden = false;
   marks.getContext("2d").clearRect(0, 0, marks.width, marks.height);
   set("hint", "", "");
-  show(facts);
+  show();
 }
 
 // One frame after the other, each when the one before was answered: a slow machine sees fewer, never a queue.
 async function look(mine) {
   while (stream && mine === turn) {
     if (!document.hidden && video.videoWidth) {
-      const answer = await attempt(async () => change("/api/frame", await frame(), facts.burst ? "image/png" : "image/jpeg"));
+      const answer = await attempt(async () => {
+        const picture = await frame();
+        return change("/api/frame", picture, picture.type);
+      });
       if (mine !== turn) return;
       if (answer) mark(answer.sight);
     }
-    await new Promise((go) => setTimeout(go, facts.burst ? BETWEEN_PICTURES : BETWEEN_LOOKS));
+    await new Promise((go) => setTimeout(go, now.facts.burst ? BETWEEN_PICTURES : BETWEEN_LOOKS));
   }
 }
 
@@ -170,7 +110,7 @@ function frame() {
   canvas.width = Math.round(video.videoWidth * scale);
   canvas.height = Math.round(video.videoHeight * scale);
   canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
-  return new Promise((give) => canvas.toBlob(give, facts.burst ? "image/png" : "image/jpeg", 0.9));
+  return new Promise((give) => canvas.toBlob(give, now.facts.burst ? "image/png" : "image/jpeg", 0.9));
 }
 
 function mark(sight) {
@@ -204,99 +144,13 @@ async function undo() {
   await listPictures();
 }
 
-// Review
-
-async function listPictures() {
-  const answer = await attempt(async () => (await ask("/api/pictures")).json());
-  if (!answer) return;
-  const there = new Set(answer.pictures.map((picture) => picture.name));
-  for (const [name, item] of thumbs) if (!there.has(name)) drop(name, item);
-  for (const picture of answer.pictures) addPicture(picture.name, picture.emotion);
-  byId("review").hidden = !thumbs.size;
-}
-
-function drop(name, item) {
-  soon.unobserve(item);
-  URL.revokeObjectURL(item.querySelector("img").src);
-  item.remove();
-  thumbs.delete(name);
-  byId("review").hidden = !thumbs.size;
-}
-
-function addPicture(name, emotion = name.split("/")[0]) {
-  if (thumbs.has(name)) return;
-  const item = document.createElement("li"), image = document.createElement("img");
-  const label = document.createElement("select"), remove = document.createElement("button");
-  image.alt = `Picture ${name}`;
-  image.width = image.height = 112;
-  for (const { name: other } of facts.emotions) label.append(new Option(other, other, false, other === emotion));
-  label.setAttribute("aria-label", `Label of ${name}`);
-  label.addEventListener("change", () => edit(name, label.value));
-  remove.textContent = "Delete";
-  remove.setAttribute("aria-label", `Delete ${name}`);
-  remove.addEventListener("click", () => edit(name, null));
-  item.tabIndex = thumbs.size ? -1 : 0;
-  item.dataset.name = name;
-  item.dataset.order = order(name, emotion);
-  item.append(image, label, remove);
-  thumbs.set(name, item);
-  const after = [...byId("grid").children].find((other) => other.dataset.order > item.dataset.order);
-  byId("grid").insertBefore(item, after || null);
-  byId("review").hidden = false;
-  soon.observe(item);
-}
-
-// A picture is fetched when it comes into view: a folder may hold thousands.
-const soon = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    soon.unobserve(target);
-    attempt(async () => {
-      const answer = await ask(`/api/picture?name=${encodeURIComponent(target.dataset.name)}`);
-      target.querySelector("img").src = URL.createObjectURL(await answer.blob());
-    });
-  }
-}, { rootMargin: "400px" });
-
-function order(name, emotion) {
-  return `${facts.emotions.findIndex((other) => other.name === emotion)}/${name}`;
-}
-
-async function edit(name, emotion) {
-  const items = [...byId("grid").children], at = items.findIndex((item) => item.dataset.name === name);
-  const answer = await attempt(() => change("/api/edit", emotion === null ? { name } : { name, emotion }));
-  if (!answer) return listPictures();
-  drop(name, thumbs.get(name));
-  if (emotion !== null) addPicture(answer.name);
-  reach(byId("grid").children[Math.min(at, byId("grid").childElementCount - 1)]);
-}
-
-function reach(item) {
-  if (!item) return;
-  for (const other of byId("grid").children) other.tabIndex = other === item ? 0 : -1;
-  item.focus();
-}
-
-function gridKey(event) {
-  const item = event.target;
-  if (item.parentElement !== byId("grid")) return false;
-  const items = [...item.parentElement.children], at = items.indexOf(item);
-  const columns = getComputedStyle(byId("grid")).gridTemplateColumns.split(" ").length;
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-  if (event.key in steps) reach(items[Math.min(Math.max(at + steps[event.key], 0), items.length - 1)]);
-  else if (event.key === "Delete" || event.key === "Backspace") edit(item.dataset.name, null);
-  else if (/^[1-8]$/.test(event.key)) edit(item.dataset.name, facts.emotions[Number(event.key) - 1].name);
-  else return false;
-  return true;
-}
-
 function pressed(event) {
-  if (event.altKey || event.ctrlKey || event.metaKey || event.repeat || !facts || facts.consent.needed) return;
-  if (gridKey(event)) return event.preventDefault();
+  if (event.altKey || event.ctrlKey || event.metaKey || event.repeat || !now.facts || now.facts.consent.needed) return;
+  if (reviewKey(event) || offerKey(event)) return event.preventDefault();
   const tag = event.target.tagName;
   if (tag === "INPUT" || tag === "SELECT" || ((tag === "BUTTON") && (event.key === " " || event.key === "Enter"))) return;
   if (event.key === " ") take(null);
-  else if (/^[1-8]$/.test(event.key)) take(facts.emotions[Number(event.key) - 1].name);
+  else if (/^[1-8]$/.test(event.key)) take(now.facts.emotions[Number(event.key) - 1].name);
   else if (event.key === "n" && stream) attempt(() => change("/api/act", { do: "skip" }));
   else if (event.key === "u" && stream) undo();
   else return;
@@ -305,7 +159,7 @@ function pressed(event) {
 
 byId("consent-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const wish = { people: byId("people").value, agree: byId("agree").checked, version: facts.consent.version };
+  const wish = { people: byId("people").value, agree: byId("agree").checked, version: now.facts.consent.version };
   if (await attempt(() => change("/api/consent", wish))) byId("start").focus();
 });
 byId("start").addEventListener("click", startCamera);
@@ -314,14 +168,21 @@ byId("take").addEventListener("click", () => take(null));
 byId("skip").addEventListener("click", () => attempt(() => change("/api/act", { do: "skip" })));
 byId("undo").addEventListener("click", undo);
 byId("done").addEventListener("click", async () => {
+  if (undecided() && !warned) {
+    warned = true;
+    return problem(`${undecided()} faces from photos are not decided on. Finish again to leave them out.`);
+  }
   stopCamera();
-  if (!await attempt(() => ask("/api/done", {}))) return;
-  sessionStorage.removeItem("emofl-key");
-  for (const id of ["studio", "review", "end"]) byId(id).hidden = true;
-  set("place", `Finished. The pictures are in ${facts.folder}; this page can be closed.`);
+  if (await attempt(async () => (await finish(), true)) === null) return;
+  for (const id of ["studio", "import", "review", "end"]) byId(id).hidden = true;
+  set("place", `Finished. The pictures are in ${now.facts.folder}; this page can be closed.`);
 });
 document.addEventListener("keydown", pressed);
+onFacts(show);
 attempt(async () => {
   await open();
-  if (!facts.consent.needed) await listPictures();
+  set("place", `Pictures go from this page to a program on this machine, into ${now.facts.folder}, and nowhere else.`);
+  if (now.facts.consent.needed) return;
+  await listPictures();
+  await listOffers();
 });

@@ -2,31 +2,23 @@
 // A frame goes from here to a worker of this page (runner.js) and nowhere else; the only requests are those of ask.js.
 
 import { Refused, unreachable } from "./ask.js";
-import { draw, said } from "./overlay.js";
+import { memory } from "./memory.js";
+import { at, hint, press, pressed, state, tell } from "./page.js";
 import { inWords } from "./promise.js";
 import { lacking, Runner } from "./runner.js";
+import { count, countAnew, speed } from "./speed.js";
+import { clear, frameOf, show, speak } from "./stage.js";
 import { Models } from "./verify.js";
 import { NoCamera, Webcam } from "./webcam.js";
 
 const POLL = 5000;
-const SPOKEN_EVERY = 2500;
-const SPEED_EVERY = 500;
-const SPEED_OVER = 2000;
 const LONGEST_PICTURE = 1600;
 const UNREAD = "This frame could not be read";
 const READY = "Start the camera, or choose a picture.";
 
-// Milliseconds: a frame counts as shown only if nothing that is said on it is older.
-const OLDEST = 150;
-
-const at = (id) => document.getElementById(id);
-// shot: one camera from start to stop, or one picture; what the model says of another one is not shown.
-const state = { model: null, paused: false, view: null, shot: 0, faces: [], spoken: -Infinity, size: [0, 0] };
-// When each of the camera's frames was drawn that counts, and how long it took from frame to overlay.
-const speed = { frames: [], latency: 0, told: 0 };
 const trusted = new URLSearchParams(location.hash.slice(1)).get("trust")?.toLowerCase().replace(/[^0-9a-f]/g, "") || null;
 const wait = (sentence) => state.model || hint(sentence);
-const models = new Models(trusted, storage(), wait);
+const models = new Models(trusted, memory(), wait);
 const runner = new Runner({ say: wait, heard: answered, ended: () => tell("The part that runs the model has stopped; load the page anew.") });
 const webcam = new Webcam(at("video"), () => {
   stopCamera();
@@ -35,32 +27,6 @@ const webcam = new Webcam(at("video"), () => {
 
 // For tests and benchmarks, which may set `drawn` to hear of each frame.
 globalThis.emofl = { speed, state, models, drawn: null };
-
-// Two lines in the browser's storage; where it keeps nothing for this page, they last until the page is left.
-function storage() {
-  const kept = new Map();
-  try {
-    localStorage.setItem("emofl-tried", "");
-    localStorage.removeItem("emofl-tried");
-  } catch {
-    return { get: (name) => kept.get(name), set: (name, value) => kept.set(name, value), clear: () => kept.clear() };
-  }
-  return {
-    get: (name) => localStorage.getItem(name),
-    set: (name, value) => localStorage.setItem(name, value),
-    clear: () => Object.keys(localStorage).forEach((name) => name.startsWith("emofl-") && localStorage.removeItem(name)),
-  };
-}
-
-function tell(sentence) {
-  if (at("trouble").textContent === sentence) return;
-  at("trouble").textContent = sentence;
-  at("trouble").hidden = !sentence;
-}
-
-function hint(text) {
-  if (at("hint").textContent !== text) at("hint").textContent = text;
-}
 
 let watching = 0;
 
@@ -121,12 +87,6 @@ function introduce() {
   at("status").textContent = `Model ${state.model.version} is verified and in use.`;
 }
 
-const pressed = (id) => at(id).getAttribute("aria-pressed") === "true";
-
-function press(id, on) {
-  at(id).setAttribute("aria-pressed", String(on));
-}
-
 function send(picture, time, still) {
   const least = Number(at("least").value) / 100;
   const heatmap = pressed("heatmap") && !at("heatmap").hidden;
@@ -145,77 +105,10 @@ function answered(data) {
   speak(now);
 }
 
-function count({ time, faces, spent, looks }, now) {
-  const latency = now - time;
-  const oldest = Math.max(0, ...faces.map(({ seen }) => now - seen));
-  const fresh = oldest <= OLDEST;
-  globalThis.emofl.drawn?.({ fresh, looks, spent, latency, oldest });
-  speed.latency = speed.latency ? 0.9 * speed.latency + 0.1 * latency : latency;
-  if (fresh) speed.frames.push(now);
-  while (speed.frames[0] < now - SPEED_OVER) speed.frames.shift();
-  if (now - speed.told < SPEED_EVERY || speed.frames.length < 2) return;
-  speed.told = now;
-  const rate = (1000 * (speed.frames.length - 1)) / (now - speed.frames[0]);
-  at("speed").hidden = false;
-  at("speed").textContent = `${rate.toFixed(0)} FPS · ${speed.latency.toFixed(0)} ms`;
-}
-
-function show() {
-  const overlay = at("overlay");
-  const ratio = Math.min(2, devicePixelRatio || 1);
-  const [columns, rows] = state.size.map((side) => Math.round(side * ratio));
-  if (overlay.width !== columns || overlay.height !== rows) [overlay.width, overlay.height] = [columns, rows];
-  const mirror = state.view.live && pressed("mirror");
-  const view = { ...state.view, mirror, ratio, heatmap: pressed("heatmap"), guided: state.model.guided && !at("whole").checked };
-  draw(overlay, state.faces, state.model.classes, view);
-  if (!state.faces.length) hint("No face in view");
-  else hint(view.guided && state.view.live ? "There is no face detector here: put your face into the oval." : "");
-}
-
-// For those who do not see the canvas: a sentence now and then, and a list that is always right.
-function speak(now) {
-  if (state.view.live && now - state.spoken < SPOKEN_EVERY) return;
-  state.spoken = now;
-  const faces = state.view.live && pressed("mirror") ? [...state.faces].reverse() : state.faces;
-  const sentences = faces.map((face, i) => {
-    const { label, sure } = said(face, state.model.classes);
-    return `Face ${i + 1}: ${label}, ${sure}`;
-  });
-  const words = sentences.join(". ") || "No face in view";
-  if (at("status").textContent !== words) at("status").textContent = words;
-  at("faces").replaceChildren(
-    ...faces.map((face, i) => {
-      const item = document.createElement("li");
-      const order = face.steady.probabilities.map((part, c) => [part, state.model.classes[c]]).sort((a, b) => b[0] - a[0]);
-      item.textContent = `${sentences[i]} (${order.slice(0, 3).map(([part, name]) => `${name} ${Math.round(100 * part)} %`).join(", ")})`;
-      return item;
-    }),
-  );
-}
-
-// Nothing that was found before is shown or said any more.
-function clear() {
-  Object.assign(state, { faces: [], spoken: -Infinity });
-  const overlay = at("overlay");
-  overlay.getContext("2d").clearRect(0, 0, overlay.width, overlay.height);
-  at("faces").replaceChildren();
-  at("status").textContent = "";
-}
-
-function frameOf(width, height, live) {
+// Another camera or picture: whatever is still looked at is none of its business.
+function begin(width, height, live) {
   runner.forget();
-  clear();
-  state.shot += 1;
-  state.view = { width, height, live, source: `${width}x${height}` };
-  Object.assign(speed, { frames: [], latency: 0 });
-  at("speed").hidden = true;
-  at("stage").style.aspectRatio = `${width} / ${height}`;
-  at("stage").style.maxWidth = `calc(78vh * ${width / height})`;
-  at("stage").classList.toggle("mirrored", live && pressed("mirror"));
-  at("video").hidden = !live;
-  at("still").hidden = live;
-  const { width: columns, height: rows } = at("stage").getBoundingClientRect();
-  state.size = [columns, rows];
+  frameOf(width, height, live);
 }
 
 async function startCamera() {
@@ -230,7 +123,7 @@ async function startCamera() {
   } finally {
     at("start").disabled = false;
   }
-  frameOf(at("video").videoWidth, at("video").videoHeight, true);
+  begin(at("video").videoWidth, at("video").videoHeight, true);
   state.paused = false;
   press("pause", false);
   at("pause").disabled = false;
@@ -258,7 +151,7 @@ function stopCamera() {
 async function seen(time) {
   const video = at("video");
   if (state.paused || !state.model || !state.view?.live) return;
-  if (state.view.source !== `${video.videoWidth}x${video.videoHeight}`) frameOf(video.videoWidth, video.videoHeight, true);
+  if (state.view.source !== `${video.videoWidth}x${video.videoHeight}`) begin(video.videoWidth, video.videoHeight, true);
   const { shot } = state;
   let picture;
   try {
@@ -285,7 +178,7 @@ async function choosePicture(file) {
   [still.width, still.height] = [Math.round(picture.width * scale), Math.round(picture.height * scale)];
   still.getContext("2d").drawImage(picture, 0, 0, still.width, still.height);
   picture.close();
-  frameOf(still.width, still.height, false);
+  begin(still.width, still.height, false);
   await again();
 }
 
@@ -303,7 +196,8 @@ at("pause").onclick = () => {
   state.paused = !state.paused;
   press("pause", state.paused);
   state.paused ? at("video").pause() : at("video").play();
-  state.spoken = -Infinity;
+  Object.assign(state, { spoken: -Infinity, listed: -Infinity });
+  if (state.paused) countAnew();
   if (state.view && state.model) speak(performance.now());
 };
 at("mirror").onclick = () => {
@@ -336,11 +230,6 @@ document.onkeydown = ({ key, target, ctrlKey, metaKey, altKey }) => {
   const button = { c: "start", p: "pause", m: "mirror", h: "heatmap" }[key.toLowerCase()];
   if (button && !at(button).hidden) at(button).click();
 };
-new ResizeObserver(([{ contentRect }]) => {
-  state.size = [contentRect.width, contentRect.height];
-  if (state.view && state.model) show();
-}).observe(at("stage"));
-
 // The camera may start, and what runs models be compiled, while the model is on its way.
 if (document.querySelector("[data-runtime]").dataset.runtime !== "yes") hint("");
 else if (lacking()) {

@@ -10,7 +10,7 @@ export function inWords({ manifest, fingerprint, version }) {
     proof: [devices(manifest.cohort), "signature verified"].filter(Boolean).join(", "),
     version: `${manifest.run} · round ${manifest.round} · #${manifest.sequence}`,
     sentence: `Verified in this page: the manifest's signature and the model's SHA-256 hold. ${origin(manifest)}.`,
-    statement: stated.flatMap((one) => [one.statement, ...one.non_private.map((text) => `${text}.`)]).join(" "),
+    statement: stated.flatMap((one) => [one.statement, ...one.non_private.map((text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`)]).join(" "),
     facts: {
       version: `${version}, published ${manifest.created.slice(0, 16).replace("T", " ")} UTC`,
       key: fingerprint.replace(/(.{4})(?=.)/g, "$1 "),

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import uvicorn
 
-from fl_client.capture import browser_form, consent
-from fl_client.capture.browser_form import HOST, Booth
+from common.errors import RunError
+from fl_client.capture import browser_form, consent, import_desk
+from fl_client.capture.booth import FILES, Booth
+from fl_client.capture.browser_form import HOST
 from fl_client.capture.gate import KEY_HEADER, MOST_BYTES, Secrets
 
-from .conftest import face, frame_of
+from .conftest import BOX, desk_of, face, frame_of
 
 pytestmark = pytest.mark.network
 
@@ -57,7 +59,7 @@ def page(make_studio) -> Iterator[Page]:
     studio = make_studio({"fear": 3}, gap=0.0)
     consent.record(studio.album.folder, "me")
     keys = Secrets()
-    booth = Booth(studio, keys)
+    booth = Booth(studio, keys, desk_of(studio))
     listener = browser_form._listening(0)
     host = f"{HOST}:{listener.getsockname()[1]}"
     server = uvicorn.Server(browser_form._config(booth.app(host)))
@@ -152,7 +154,10 @@ def test_every_answer_carries_the_strict_headers(page: Page) -> None:
 
 
 def test_the_page_names_no_other_host_and_runs_no_script_of_its_own_text(page: Page) -> None:
-    for path in ("/", "/capture.js", "/capture.css"):
+    assert {"/capture.js", "/photos.js", "/program.js"} < set(FILES)
+    for path in FILES:
+        if path == "/icon.svg":
+            continue
         text = page.get(path).text
         assert text.isascii()
         assert "https://" not in text
@@ -268,6 +273,100 @@ def test_an_oversized_body_is_refused_before_it_is_read(page: Page) -> None:
     assert chunked.status_code == 411
 
 
+def import_photo(page: Page, *seeds: int, name: str = "a.png", film: int = 0, label: str = "") -> httpx.Response:
+    content = cv2.imencode(".png", frame_of(*seeds))[1].tobytes()
+    asked = str(httpx.QueryParams({"name": name, "film": str(film), "label": label}))
+    return page.post(f"/api/import?{asked}", content, **{"content-type": "image/png"})
+
+
+def test_a_photo_is_offered_with_a_label_and_stored_only_when_its_owner_says_so(page: Page, faces: Path) -> None:
+    said = import_photo(page, 1, name="trip/a.png").json()
+    [offer] = said["offers"]
+    assert (offer["emotion"], offer["by"], offer["alone"]) == ("anger", "the model", True)
+    assert offer["sure"] == pytest.approx(0.6)
+    assert not list(faces.glob("*/*.png"))
+    shown = cv2.imdecode(np.frombuffer(page.get(f"/api/offer?id={offer['id']}").content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert shown.shape == (112, 112)
+    done = page.post("/api/decide", {"id": offer["id"], "emotion": "surprise"}).json()
+    assert done["stored"] == "surprise/00001.png"
+    assert {one["name"]: one["count"] for one in done["emotions"]}["surprise"] == 1
+    stored = cv2.imread(str(faces / done["stored"]), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(stored, face(1))
+    assert page.get("/api/offers").json() == {"offers": []}
+    assert page.post("/api/decide", {"id": offer["id"], "emotion": "surprise"}).status_code == 400
+
+
+def test_a_label_comes_from_the_owner_else_from_the_nearest_folder_else_from_the_model(page: Page) -> None:
+    offers = [
+        import_photo(page, 1, name="trip/happy/a.png", label="fear").json()["offers"][0],
+        import_photo(page, 2, name="sad/happy/a.png").json()["offers"][0],
+        import_photo(page, 3, name="a.png").json()["offers"][0],
+    ]
+    assert [(one["emotion"], one["by"]) for one in offers] == [
+        ("fear", "you"),
+        ("happiness", "its folder"),
+        ("anger", "the model"),
+    ]
+    assert [one["id"] for one in page.get("/api/offers").json()["offers"]] == [one["id"] for one in offers]
+
+
+def test_what_is_left_out_of_photos_is_said_and_nothing_is_stored_of_it(page: Page, faces: Path) -> None:
+    first = import_photo(page, 1, label="fear").json()["offers"][0]
+    page.post("/api/decide", {"id": first["id"], "emotion": "fear"})
+    assert import_photo(page, 1, label="fear").json()["left"] == ["as before"]
+    second = import_photo(page, 2, label="fear").json()["offers"][0]
+    assert page.post("/api/decide", {"id": second["id"], "emotion": None}).json()["stored"] is None
+    third = import_photo(page, 1, label="").json()["offers"]
+    assert third == []
+    assert import_photo(page, 5, name="f.webm", film=1).json()["repeated"] == 0
+    assert import_photo(page, 5, name="f.webm", film=1).json() == {"faces": 1, "offers": [], "left": [], "repeated": 1}
+    assert [path.name for path in faces.glob("*/*.png")] == ["00001.png"]
+
+
+def test_who_is_not_alone_in_a_picture_is_offered_with_that_word(page: Page) -> None:
+    page.booth.studio.detector.boxes = (BOX, (10, 10, 90, 90))  # type: ignore[attr-defined]
+    offers = import_photo(page, 1, 2).json()["offers"]
+    assert [one["alone"] for one in offers] == [False, False]
+    assert [one["name"] for one in offers] == ["a.png, face 1", "a.png, face 2"]
+
+
+def test_two_equal_faces_that_wait_are_not_both_stored(page: Page) -> None:
+    ids = [import_photo(page, 1, name=f"{at}.png").json()["offers"][0]["id"] for at in range(2)]
+    answers = [page.post("/api/decide", {"id": number, "emotion": "fear"}).json() for number in ids]
+    assert answers[0]["stored"] == "fear/00001.png"
+    assert answers[1]["stored"] is None
+    assert answers[1]["fault"].startswith("as before")
+
+
+def test_only_so_many_faces_wait(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_desk, "MOST", 2)
+    assert [import_photo(page, at).status_code for at in range(3)] == [200, 200, 400]
+
+
+@pytest.mark.parametrize("query", ["", "name=", "name=a.png&label=bored", f"name={'a' * 2000}"])
+def test_an_import_without_a_name_or_with_no_emotion_is_refused(page: Page, query: str) -> None:
+    content = cv2.imencode(".png", frame_of(1))[1].tobytes()
+    assert page.post(f"/api/import?{query}", content, **{"content-type": "image/png"}).status_code == 400
+
+
+@pytest.mark.parametrize("number", ["7", "x", "1e3", "-1", "", "9" * 30])
+def test_no_other_face_than_an_offered_one_is_shown_or_decided_on(page: Page, number: str) -> None:
+    import_photo(page, 1)
+    assert page.get(f"/api/offer?id={number}").status_code == 400
+    assert page.post("/api/decide", {"id": number, "emotion": "fear"}).status_code == 400
+
+
+def test_a_broken_photo_is_one_sentence(page: Page) -> None:
+    answer = page.post("/api/import?name=a.png", b"broken", **{"content-type": "image/png"})
+    assert (answer.status_code, answer.json()) == (400, {"error": "broken or cut short"})
+
+
+def test_before_anybody_agreed_no_photo_is_looked_at(page: Page, faces: Path) -> None:
+    (faces / "consent.json").unlink()
+    assert import_photo(page, 1).status_code == 400
+    assert page.booth.desk.offers() == []
+
+
 def test_finishing_in_the_page_ends_the_session(page: Page) -> None:
     assert page.post("/api/done", {}).status_code == 200
     assert page.booth.done.is_set()
@@ -291,14 +390,16 @@ def test_the_command_says_the_link_serves_and_ends(make_studio, monkeypatch: pyt
 
     owner = threading.Thread(target=finish)
     owner.start()
-    browser_form.serve(make_studio(), 0, say)
+    studio = make_studio()
+    browser_form.serve(studio, desk_of(studio), 0, say)
     owner.join(10)
     assert "it works once" in said[0]
 
 
 def test_a_port_that_is_taken_is_one_sentence(make_studio) -> None:
+    studio = make_studio()
     with socket.socket() as other:
         other.bind((HOST, 0))
         other.listen()
-        with pytest.raises(browser_form.RunError, match="Choose another --port"):
-            browser_form.serve(make_studio(), other.getsockname()[1], print)
+        with pytest.raises(RunError, match="Choose another --port"):
+            browser_form.serve(studio, desk_of(studio), other.getsockname()[1], print)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fl_client import capture_commands, cli
-from fl_client.capture import consent
+from fl_client.capture import consent, importing
 from fl_client.capture.album import Album
 from fl_client.capture.terminal_form import TerminalForm
 from fl_client.capture.window_form import WindowForm
@@ -272,7 +272,19 @@ def test_a_film_gives_each_look_once(capture: Command, faces: Path, tmp_path: Pa
     writer.release()
     code, out, _ = capture("--import", film, "--label", "sad", "--accept-above", 0, "--every", 0.5, "--agree")
     assert (code, counts(faces)) == (0, {"sadness": 3})
-    assert "3 film frames nearly the same as one before" in out
+    assert "3 faces of films nearly the same as one before" in out
+
+
+def test_pictures_that_cannot_be_read_are_named_and_a_long_import_says_how_far_it_is(
+    capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.heic", "b.HEIC"):
+        (photos / name).write_bytes(b"none")
+    monkeypatch.setattr(importing, "SAID_EVERY", 2)
+    _, out, err = capture("--import", photos, "--agree", typed="\n")
+    assert "a.heic and 1 more cannot be read here: convert to JPEG first." in err
+    assert "2 of 5 files looked at." in err
+    assert "fl-client data check" in out
 
 
 def test_an_import_of_nothing_is_one_sentence(capture: Command, tmp_path: Path) -> None:
@@ -334,6 +346,7 @@ def test_forgetting_touches_no_folder_that_holds_no_faces(capture: Command, face
     ("options", "said"),
     [
         (("--headless", "--browser"), "Choose one of"),
+        (("--browser", "--import", "photos"), "chosen in the page"),
         (("--hands-free",), "--hands-free goes with --headless"),
         (("--emotion", "bored"), "There is no emotion 'bored'"),
     ],

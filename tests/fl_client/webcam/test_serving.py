@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import ConfigError, DeviceError, IntegrityError
 from common.identity import PublicKey
+from fl_client.webcam import serving
 from fl_client.webcam.serving import LocalPage, VerifiedFiles, make_app, serve_page
 from fl_server.hub import Registry
 from models.manifest import CONTEXT
@@ -151,3 +152,22 @@ def test_without_a_model_it_says_what_to_give(said: list[str]) -> None:
         serve_page(None, None, None, 0, said.append)
     with pytest.raises(ConfigError, match="--serve shows a published model"):
         serve_page(Path("base"), None, None, 0, said.append)
+
+
+def test_a_refused_version_is_not_verified_again_before_something_of_it_changes(
+    registry: Path, files: VerifiedFiles, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    verify = serving.newer_than
+    monkeypatch.setattr(serving, "newer_than", lambda model: looks.append("look") or verify(model))
+    monkeypatch.setattr(serving, "FRESH", 0.0)
+    publish(registry, 2)
+    path = registry / "versions" / "000002-r0002" / "model.onnx"
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(b"x" + content[1:])
+    for _ in range(3):
+        assert (files.read("model.onnx") or ("",))[0] == "000001-r0001"
+    assert (len(looks), len(said)) == (1, 1)
+    path.write_bytes(content)
+    assert (files.read("model.onnx") or ("",))[0] == "000002-r0002"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.detector.grid import DOUBTFUL, MOST_LOOKS, THRESHOLD, GridDetector
+from models.detector.grid import DOUBTFUL, LONGEST_SIDE, MOST_LOOKS, THRESHOLD, GridDetector
 from models.detector.haar import open_cascade
 from models.detector.levels import LEVELS
 from models.detector.second_look import AROUND, LARGEST, SIDE, SMALLEST, SecondLook
@@ -87,7 +87,9 @@ class Says:
         self._scores = scores
 
     def run(self, names: list[str], inputs: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        maps = [np.full((1, 4, 192 // level.stride, 256 // level.stride), -9, dtype=np.float32) for level in LEVELS]
+        rows, columns = inputs["picture"].shape[2:]
+        assert (rows, columns) == (LONGEST_SIDE * 3 // 4, LONGEST_SIDE)
+        maps = [np.full((1, 4, rows // level.stride, columns // level.stride), -9, dtype=np.float32) for level in LEVELS]
         maps[0][0, 1:] = maps[1][0, 1:] = 0
         for (row, column), score in self._scores.items():
             maps[1][0, :, row, column] = (np.log(score / (1 - score)), 0, 0, np.log(16 / LEVELS[1].side))
@@ -102,7 +104,8 @@ def detector(scores: dict[tuple[int, int], float], **settings: Any) -> GridDetec
 
 def at(row: int, column: int) -> tuple[int, int]:
     """The middle of a coarse cell in pixels of a 640x480 frame."""
-    return round((column + 0.5) * 40), round((row + 0.5) * 40)
+    cell = LEVELS[1].stride * 640 / LONGEST_SIDE
+    return round((column + 0.5) * cell), round((row + 0.5) * cell)
 
 
 def test_sure_places_are_taken_doubtful_ones_only_if_confirmed_and_the_rest_is_not_looked_at(cascade: Cascade) -> None:

@@ -134,7 +134,7 @@ def test_the_detector_reads_the_two_grids_as_they_were_taught(
 ) -> None:
     (tmp_path / MODEL_FILE).write_bytes(exported[1])
     monkeypatch.setattr(grid, "files", lambda package: tmp_path)
-    detector = GridDetector()
+    detector = GridDetector(256)
     truth = [
         Scene(np.zeros((256, 256), np.uint8), np.array([[*middle, side]], np.float32))
         for middle, side in (((60, 70), 30), ((160, 128), 120))

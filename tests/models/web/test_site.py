@@ -27,7 +27,7 @@ from models.faces.crop import crop_face
 from models.faces.light import relit
 from models.web.detection import SPEC
 from models.web.fetch_runtime import SOURCE, VERSION
-from models.web.site import HEADERS, PARTS, RUNTIME, SCRIPTS, STATIC, CameraSite, Detection
+from models.web.site import HEADERS, IMPORTED, PARTS, RUNTIME, SCRIPTS, STATIC, CameraSite, Detection
 
 NODE = shutil.which("node")
 WASM = "/camera/runtime/ort-wasm-simd-threaded.wasm"
@@ -167,9 +167,19 @@ def test_the_page_has_no_script_in_itself_and_everything_that_its_script_looks_f
             assert "://" not in (attributes.get(name) or "")
     assert [attributes["src"] for tag, attributes in elements if tag == "script"] == ["/camera/camera.js"]
     ids = {attributes["id"] for _, attributes in elements if "id" in attributes}
-    script = (STATIC / "camera.js").read_text()
+    script = "".join((STATIC / name).read_text() for name in ("camera.js", *IMPORTED))
     assert set(re.findall(r'\bat\("([a-z-]+)"\)', script)) | set(re.findall(r'pressed?\("([a-z-]+)"', script)) <= ids
     assert ("/models/" in text) == server
+
+
+def test_the_page_asks_at_once_for_every_script_that_it_imports() -> None:
+    asked, found = {"camera.js"}, set[str]()
+    while asked - found:
+        name = (asked - found).pop()
+        found.add(name)
+        asked |= set(re.findall(r'^import .* from "\./([a-z]+\.js)";$', (STATIC / name).read_text(), flags=re.MULTILINE))
+    assert set(IMPORTED) == found - {"camera.js"}
+    assert all((STATIC / name).read_text().count("\n") < 300 for name in SCRIPTS)
 
 
 def test_everything_on_the_page_has_a_name_for_those_who_do_not_see_it(site: CameraSite) -> None:
@@ -469,13 +479,13 @@ def test_the_browser_makes_the_same_boxes_of_what_the_detector_answers(node: Nod
     for _ in range(3):
         maps = []
         for stride in (8, 16):
-            made = rng.normal(0, 0.3, (4, 192 // stride, 256 // stride)).astype(np.float32)
+            made = rng.normal(0, 0.3, (4, grid.LONGEST_SIDE * 3 // 4 // stride, grid.LONGEST_SIDE // stride)).astype(np.float32)
             made[0] = rng.normal(-4, 2.2, made.shape[1:])
             maps.append(made)
         parts = [
             grid._candidates(made, level.stride, level.side, grid.THRESHOLD) for made, level in zip(maps, LEVELS, strict=True)
         ]
-        wanted = blended(Candidates(*(np.concatenate([part[at] for part in parts]) for at in (0, 1))), 640 / 256)
+        wanted = blended(Candidates(*(np.concatenate([part[at] for part in parts]) for at in (0, 1))), 640 / grid.LONGEST_SIDE)
         given = [
             {"name": name, "dims": [1, *made.shape], "data": made.ravel().tolist()}
             for name, made in zip(("fine", "coarse"), maps, strict=True)

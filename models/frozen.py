@@ -1,6 +1,7 @@
-"""What the frozen layers make of a device's faces, computed once per face while those layers stay as they are.
+"""What the frozen layers make of faces, computed once per face while those layers stay as they are.
 
-Where only the head or the last block trains and faces are not augmented, `fl_client.train` takes its inputs from here.
+Where only the head or the last block trains, `models.evaluate` takes its inputs from here, and so does `fl_client.train` if faces
+are not augmented.
 """
 
 import hashlib
@@ -22,17 +23,21 @@ CHUNK = 64
 
 
 def split_frozen(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """A MobileNet's frozen front and trained rest, which share its parameters; None where its first layers train."""
-    stages, head = model.get_submodule("features"), model.get_submodule("classifier")
-    children = list(stages.children())
-    trained = [any(p.requires_grad for p in child.parameters()) for child in children]
-    first = trained.index(True) if any(trained) else len(children)
-    if first == 0:
-        return None
-    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(1)]
-    if first == len(children):
-        return nn.Sequential(*children, *pool), head
-    return nn.Sequential(*children[:first]), nn.Sequential(*children[first:], *pool, head)
+    """A MobileNet's frozen front and trained rest, which share its parameters; None where its first layers train, or none do.
+
+    Dropout right before the first trained layer belongs to the rest: what is kept must not be drawn.
+    """
+    layers = [
+        *model.get_submodule("features").children(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(1),
+        *model.get_submodule("classifier").children(),
+    ]
+    trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    first = trained.index(True) if any(trained) else 0
+    while first and isinstance(layers[first - 1], nn.Dropout):
+        first -= 1
+    return (nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:])) if first else None
 
 
 @dataclass

@@ -8,10 +8,11 @@ from common.config import ModelConfig, PrivacyConfig, TrainConfig
 from common.emotions import EMOTIONS_7
 from common.parameters import read_parameters
 from common.privacy.mechanisms import SecureRandom
-from fl_client import features as module
-from fl_client.features import FeatureCache, split_frozen
 from fl_client.train import make_plan, train_locally
+from models import frozen as module
+from models.evaluate import evaluate
 from models.faces.faceset import FaceSet, one_hot
+from models.frozen import FeatureCache, split_frozen
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
 from models.subset import select_trainable
@@ -68,7 +69,7 @@ def counted(model: nn.Module) -> Counted:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("subset", ["head", "last-block"])
+@pytest.mark.parametrize("subset", ["last-layer", "head", "last-block"])
 def test_kept_features_give_the_same_update(name: str, subset: str) -> None:
     model = network(name, subset)
     weights = read_parameters(model)
@@ -124,3 +125,36 @@ def test_augmented_faces_are_never_kept() -> None:
     cache, model = FeatureCache(), network(NAMES[0], "head")
     update(model, read_parameters(model), cache, augment=True)
     assert len(cache._kept) == 0
+
+
+@pytest.mark.parametrize("subset", ["last-layer", "head", "last-block", "full"])
+def test_kept_features_give_the_same_scores_and_are_computed_once(subset: str) -> None:
+    model, data, cache = network(NAMES[1], subset), faces(9), FeatureCache()
+    expected = evaluate(model, data, Preprocessing())
+    counter = counted(model)
+    found = [evaluate(model, data, Preprocessing(), batch=4, features=cache) for _ in range(2)]
+    assert counter.rows == len(data) * (2 if subset == "full" else 1)
+    for one in found:
+        assert (one.confusion == expected.confusion).all()
+        assert one.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
+def test_scores_follow_the_trained_layers_though_features_are_kept() -> None:
+    model, data, cache = network(NAMES[1], "last-block"), faces(9), FeatureCache()
+    before = evaluate(model, data, Preprocessing(), features=cache)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    after = evaluate(model, data, Preprocessing(), features=cache)
+    assert after.loss != pytest.approx(before.loss, abs=1e-3)
+    assert after.loss == pytest.approx(evaluate(model, data, Preprocessing()).loss, abs=1e-4)
+
+
+def test_dropout_before_the_trained_layer_is_drawn_anew_each_time() -> None:
+    model = build_model(ModelConfig(name="mobilenet_v3_small_050", stem_stride=2, dropout=0.5))
+    select_trainable(model, "last-layer")
+    parts = split_frozen(model.train())
+    assert parts is not None
+    assert not any(isinstance(layer, nn.Dropout) for layer in parts[0].modules())
+    assert any(isinstance(layer, nn.Dropout) for layer in parts[1].modules())

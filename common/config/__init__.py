@@ -1,0 +1,37 @@
+"""Every setting of a run, with its default, in one place. Frozen; unknown keys are refused.
+
+A `RunConfig` is what `fl-sim run` and a server start from, what a run folder stores as `config.json`, and what resumption reads.
+"""
+
+from common.config.base import Settings
+from common.config.data import DataConfig
+from common.config.model import ModelConfig, Trainable
+from common.config.nested import merge_settings, nest_settings, read_config
+from common.config.privacy import ClientLevelConfig, ClientLevelRequest, EvaluationConfig, PrivacyConfig
+from common.config.run import RunConfig, make_config
+from common.config.server import ServerConfig, UploadConfig
+from common.config.training import LARGEST_COUNT, LEAST_COUNT, ClassCount, LossName, TrainConfig, named_counts
+
+__all__ = [
+    "LARGEST_COUNT",
+    "LEAST_COUNT",
+    "ClassCount",
+    "ClientLevelConfig",
+    "ClientLevelRequest",
+    "DataConfig",
+    "EvaluationConfig",
+    "LossName",
+    "ModelConfig",
+    "PrivacyConfig",
+    "RunConfig",
+    "ServerConfig",
+    "Settings",
+    "TrainConfig",
+    "Trainable",
+    "UploadConfig",
+    "make_config",
+    "merge_settings",
+    "named_counts",
+    "nest_settings",
+    "read_config",
+]

@@ -1,0 +1,222 @@
+// Photos and films that exist already: read here, looked at by the program on this machine, and what it finds is confirmed here.
+// A film is played and seen once in a while; neither it nor a photo is kept.
+
+import { addPicture } from "./review.js";
+import { ask, attempt, byId, change, now, set } from "./program.js";
+import { button, card, goingOn, pressedOn, remove, settle } from "./cards.js";
+
+// Faces that wait: while there are more, no further file is read. Bytes: what the program takes at once.
+const MOST_WAITING = 24, MOST_BYTES = 12 << 20, LONGEST_SIDE = 4096, PATIENCE = 15_000;
+const grid = byId("offers"), waiting = new Map();
+let files = [], reading = false, left = new Map(), seen = { files: 0, faces: 0, stored: 0, without: 0 }, decided = () => {};
+
+export const undecided = () => waiting.size;
+
+export async function listOffers() {
+  const answer = await attempt(async () => (await ask("/api/offers")).json());
+  answer?.offers.forEach(addOffer);
+  if (waiting.size) tell();
+}
+
+function choose(chosen) {
+  const kinds = [...chosen].filter(({ name, type }) => !name.startsWith(".") && (/^(image|video)\//.test(type) || /\.hei[cf]$/i.test(name)));
+  kinds.sort((one, other) => nameOf(one).localeCompare(nameOf(other)));
+  files.push(...kinds);
+  if (!reading) left = new Map(), seen = { files: 0, faces: 0, stored: 0, without: 0 };
+  const passed = chosen.length - kinds.length;
+  if (passed) leave("neither photo nor film", passed);
+  if (!reading) readAll();
+}
+
+const nameOf = (file) => file.webkitRelativePath || file.name;
+
+async function readAll() {
+  reading = true;
+  byId("left-out").replaceChildren();
+  for (let file; (file = files.shift());) {
+    tell(nameOf(file));
+    const before = seen.faces;
+    try {
+      await (file.type.startsWith("video/") ? film(file) : photo(file));
+      if (seen.faces === before) seen.without += 1;
+    } catch (error) {
+      const item = document.createElement("li");
+      item.textContent = `${nameOf(file)} is left out: ${error.message}`;
+      byId("left-out").append(item);
+      if (error.status === 401 || error.status === undefined && /has ended/.test(error.message)) files = [];
+    }
+    seen.files += 1;
+  }
+  reading = false;
+  tell();
+}
+
+async function photo(file) {
+  const sent = /^image\/(png|jpeg)$/.test(file.type) && file.size <= MOST_BYTES ? file : await redrawn(file);
+  await look(sent, nameOf(file), false);
+}
+
+async function redrawn(file) {
+  let picture;
+  try {
+    picture = await createImageBitmap(file);
+  } catch {
+    throw new Error("this browser cannot read it; save it as JPEG first.");
+  }
+  const blob = await drawn(picture, picture.width, picture.height);
+  picture.close();
+  return blob;
+}
+
+async function drawn(picture, width, height) {
+  const scale = Math.min(1, LONGEST_SIDE / Math.max(width, height)), canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const blob = (type) => new Promise((give) => canvas.toBlob(give, type, 0.95));
+  const exact = await blob("image/png");
+  return exact.size <= MOST_BYTES ? exact : blob("image/jpeg");
+}
+
+async function film(file) {
+  const video = document.createElement("video"), address = URL.createObjectURL(file);
+  const event = (name) => new Promise((heard, failed) => {
+    const late = setTimeout(() => failed(new Error("this browser cannot play it.")), PATIENCE);
+    video.addEventListener(name, () => (clearTimeout(late), heard()), { once: true });
+    video.addEventListener("error", () => (clearTimeout(late), failed(new Error(
+      "this browser cannot play it; `fl-client capture --import` on a terminal may."))), { once: true });
+  });
+  try {
+    const loaded = event("loadeddata");
+    Object.assign(video, { muted: true, preload: "auto", src: address });
+    await loaded;
+    if (!Number.isFinite(video.duration)) throw new Error("it does not say how long it is.");
+    for (let at = 0; at < video.duration; at += now.facts.every) {
+      if (at) {
+        const sought = event("seeked");
+        video.currentTime = at;
+        await sought;
+      }
+      tell(`${nameOf(file)}, ${Math.floor(at)} of ${Math.ceil(video.duration)} s`);
+      await look(await drawn(video, video.videoWidth, video.videoHeight), `${nameOf(file)} at ${at.toFixed(1)} s`, true);
+    }
+  } finally {
+    video.removeAttribute("src");
+    URL.revokeObjectURL(address);
+  }
+}
+
+async function look(blob, name, isFilm) {
+  const asked = new URLSearchParams({ name: name.slice(-300), film: isFilm ? "1" : "0", label: byId("all-show").value });
+  const answer = await (await ask(`/api/import?${asked}`, blob, blob.type)).json();
+  seen.faces += answer.faces;
+  answer.left.forEach((why) => leave(why));
+  if (answer.repeated) leave("nearly the same as one before", answer.repeated);
+  answer.offers.forEach(addOffer);
+  tell();
+  while (waiting.size >= MOST_WAITING) {
+    tell(null);
+    await new Promise((go) => (decided = go));
+  }
+}
+
+function leave(why, count = 1) {
+  left.set(why, (left.get(why) || 0) + count);
+}
+
+const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+// file: the one that is looked at, null while enough faces wait, undefined at the end.
+function tell(file) {
+  const parts = [];
+  if (file) parts.push(`Looking at ${file}`);
+  if (file === null) parts.push("More is looked at when some of these are decided on");
+  if (waiting.size) parts.push(`${counted(waiting.size, "face")} to decide on`);
+  else if (seen.files && !reading) parts.push("Nothing is left to decide on");
+  if (seen.stored) parts.push(`${seen.stored} stored`);
+  if (left.size) parts.push(`left out: ${[...left].map(([why, count]) => `${count} ${why}`).join(", ")}`);
+  if (seen.without && !reading) parts.push(`${counted(seen.without, "file")} without a face`);
+  set("import-said", parts.join("; ") + (parts.length ? "." : ""));
+  byId("offered").hidden = !waiting.size;
+}
+
+function addOffer({ id, name, emotion, by, sure, alone }) {
+  const note = document.createElement("p");
+  note.textContent = `${emotion === null ? "which?" : sure === null ? `says ${by === "you" ? "you" : by}` : `${by}: ${Math.round(100 * sure)} %`}`;
+  const place = document.createElement("p");
+  place.textContent = place.title = name;
+  const parts = [note, place];
+  if (!alone) {
+    const company = document.createElement("p");
+    company.textContent = "not alone in the picture";
+    company.className = "wrong";
+    parts.push(company);
+  }
+  const pick = () => (note.textContent = "says you");
+  const take = button("Store", `Store ${name}`, () => store(item)), no = button("Leave out", `Leave out ${name}`, () => decide(item, null));
+  const item = card(name, `/api/offer?id=${id}`, emotion, pick, ...parts, take, no);
+  item.dataset.id = id;
+  waiting.set(String(id), item);
+  grid.append(item);
+  settle(grid);
+}
+
+const labelOf = (item) => item.querySelector("select").value;
+
+async function store(item) {
+  if (!labelOf(item)) return item.querySelector("select").focus();
+  await decide(item, labelOf(item));
+}
+
+async function decide(item, emotion) {
+  await goingOn(grid, item, () => settleOne(item, emotion));
+}
+
+async function settleOne(item, emotion) {
+  if (!waiting.delete(item.dataset.id)) return true;
+  const answer = await attempt(() => change("/api/decide", { id: Number(item.dataset.id), emotion }));
+  if (!answer) {
+    waiting.set(item.dataset.id, item);
+    return false;
+  }
+  remove(item);
+  if (answer.stored) {
+    seen.stored += 1;
+    addPicture(answer.stored);
+  } else leave(answer.fault ? answer.fault.split(":")[0] : "you said no");
+  tell();
+  decided();
+  return true;
+}
+
+async function all(emotionOf) {
+  for (const item of [...grid.children]) {
+    const emotion = emotionOf(item);
+    if (emotion !== "" && !await settleOne(item, emotion)) return;
+  }
+  byId("import-title").focus();
+}
+
+export function offerKey(event) {
+  return pressedOn(grid, event, {
+    remove: (item) => decide(item, null),
+    take: store,
+    label: (item, to) => {
+      item.querySelector("select").value = to;
+      item.querySelector("select").dispatchEvent(new Event("change"));
+    },
+  });
+}
+
+export function listLabels() {
+  for (const { name } of now.facts.emotions) byId("all-show").append(new Option(name, name));
+}
+
+for (const [opener, input] of [["choose-files", "files"], ["choose-folder", "folder"]]) {
+  byId(opener).addEventListener("click", () => byId(input).click());
+  byId(input).addEventListener("change", ({ target }) => {
+    choose(target.files);
+    target.value = "";
+  });
+}
+byId("store-all").addEventListener("click", () => all(labelOf));
+byId("leave-all").addEventListener("click", () => all(() => null));

@@ -1,0 +1,177 @@
+"""The capture page in a real browser: a session with its camera, and photos and a film that are confirmed.
+
+It needs Chromium, whose camera shows patterns out of a file; a fake detector finds a face where they are.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import cv2
+import pytest
+import uvicorn
+
+from fl_client.capture import browser_form
+from fl_client.capture.album import Album
+from fl_client.capture.booth import Booth
+from fl_client.capture.browser_form import HOST
+from fl_client.capture.gate import Secrets
+from tests.browser import Chromium, Tab, find_chromium
+
+from .conftest import desk_of, face, frame_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.skipif(find_chromium() is None, reason="There is no Chromium here."),
+]
+
+OFFERS = "document.querySelectorAll('#offers li').length"
+
+
+@dataclass
+class Opened:
+    """A page in a browser, before anybody agreed."""
+
+    tab: Tab
+    booth: Booth
+    host: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {name: count for name, count in Album(self.booth.studio.album.folder).counts().items() if count}
+
+    def text(self, name: str) -> str:
+        return str(self.tab.run(f"document.getElementById('{name}').textContent"))
+
+    def agree(self) -> None:
+        self.tab.wait_for("document.getElementById('consent')?.hidden === false")
+        self.tab.click("agree")
+        self.tab.run("document.querySelector('#consent-form button').click()")
+        self.tab.wait_for("document.getElementById('studio').hidden === false")
+
+    def press(self, key: str) -> None:
+        """On whatever has the focus."""
+        self.tab.run(f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{ key: {key!r}, bubbles: true }}))")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    camera = tmp_path_factory.mktemp("camera") / "patterns.mjpeg"
+    camera.write_bytes(b"".join(cv2.imencode(".jpg", frame_of(seed))[1].tobytes() for seed in range(100, 130) for _ in range(10)))
+    with Chromium(camera) as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(chromium: Chromium, make_studio) -> Iterator[Opened]:  # type: ignore[no-untyped-def]
+    studio, keys = make_studio({"happiness": 3, "fear": 2}), Secrets()
+    booth = Booth(studio, keys, desk_of(studio))
+    listener = browser_form._listening(0)
+    host = f"{HOST}:{listener.getsockname()[1]}"
+    server = uvicorn.Server(browser_form._config(booth.app(host)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    tab = chromium.tab()
+    tab.size(1000, 900)
+    tab.open(f"http://{host}/#{keys.new_token()}")
+    yield Opened(tab, booth, host)
+    chromium.call("Target.closeTarget", {"targetId": tab.target})
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Four photos, one of them broken, and a film with three looks."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(3):
+        cv2.imwrite(str(folder / f"{seed}.png"), frame_of(seed))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff none")
+    film = folder / "film.webm"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"VP80"), 10.0, (320, 240))
+    for at in range(30):
+        writer.write(frame_of(50 + at // 10))
+    writer.release()
+    return sorted(folder.iterdir())
+
+
+def choose(opened: Opened, paths: list[Path]) -> None:
+    for path in paths:
+        opened.tab.choose_file("files", path)
+
+
+def test_a_session_from_the_first_word_to_a_deleted_picture(opened: Opened) -> None:
+    opened.agree()
+    opened.tab.click("start")
+    opened.tab.wait_for("!document.getElementById('take').disabled")
+    opened.press(" ")
+    opened.tab.wait_for("document.querySelectorAll('#grid li').length === 3", 30)
+    assert opened.counts == {"happiness": 3}
+    opened.tab.wait_for("document.getElementById('prompt').textContent === 'Please look afraid'")
+    opened.tab.run("document.querySelector('#grid li').focus()")
+    opened.press("8")
+    opened.tab.wait_for("[...document.querySelectorAll('#grid li')].some(({ dataset }) => dataset.name.startsWith('contempt'))")
+    opened.tab.run("document.querySelector('#grid li').focus()")
+    opened.press("Delete")
+    opened.tab.wait_for("document.querySelectorAll('#grid li').length === 2")
+    assert opened.counts == {"happiness": 1, "contempt": 1}
+    opened.tab.click("done")
+    opened.tab.wait_for("document.getElementById('place').textContent.startsWith('Finished')")
+    assert opened.booth.done.is_set()
+    assert {urlsplit(request["url"]).netloc for request in opened.tab.requests if "://" in request["url"]} <= {opened.host, ""}
+
+
+def test_photos_and_a_film_are_confirmed_face_by_face(opened: Opened, photos: list[Path]) -> None:
+    opened.agree()
+    choose(opened, photos)
+    opened.tab.wait_for(f"{OFFERS} === 6 && document.getElementById('import-said').textContent.startsWith('6 faces')", 30)
+    assert "broken.jpg is left out: broken or cut short" in opened.text("left-out")
+    assert opened.counts == {}
+    words = opened.tab.run("[...document.querySelectorAll('#offers li')].map((item) => item.innerText)")
+    assert all("the model: 60 %" in text for text in words)
+    assert sum("film.webm at" in text for text in words) == 3
+    opened.tab.wait_for("document.querySelector('#offers img').naturalWidth === 112")
+
+    opened.tab.run("document.querySelector('#offers li').focus()")
+    first = opened.tab.run("document.activeElement.dataset.name")
+    opened.press("7")
+    assert opened.tab.run("document.activeElement.querySelector('select').value") == "fear"
+    opened.press("Enter")
+    opened.tab.wait_for(f"{OFFERS} === 5")
+    assert opened.counts == {"fear": 1}
+    if first.startswith(("0", "1", "2")):
+        stored = cv2.imread(str(opened.booth.studio.album.folder / "fear" / "00001.png"), cv2.IMREAD_GRAYSCALE)
+        assert (stored == face(int(first[0]))).all()
+    opened.tab.wait_for("document.activeElement.parentElement.id === 'offers'")
+    opened.press("Delete")
+    opened.tab.wait_for(f"{OFFERS} === 4")
+    opened.tab.click("done")
+    opened.tab.wait_for("document.getElementById('problem').textContent.startsWith('4 faces from photos')")
+    assert not opened.booth.done.is_set()
+    opened.tab.click("store-all")
+    opened.tab.wait_for(f"{OFFERS} === 0")
+    assert opened.counts == {"fear": 1, "anger": 4}
+    assert "5 stored" in opened.text("import-said")
+    assert "1 you said no" in opened.text("import-said")
+    opened.tab.wait_for("document.querySelectorAll('#grid li').length === 5")
+
+
+def test_what_waits_is_still_there_when_the_page_is_loaded_anew(opened: Opened, photos: list[Path]) -> None:
+    opened.agree()
+    opened.tab.run("document.getElementById('all-show').value = 'sadness'")
+    choose(opened, photos[:2])
+    opened.tab.wait_for(f"{OFFERS} === 2", 30)
+    opened.tab.call("Page.reload")
+    opened.tab.wait_for(f"document.getElementById('offers') && {OFFERS} === 2", 30)
+    assert opened.tab.run("[...document.querySelectorAll('#offers select')].map(({ value }) => value)") == ["sadness"] * 2
+    opened.tab.click("leave-all")
+    opened.tab.wait_for(f"{OFFERS} === 0")
+    assert opened.counts == {}
