@@ -32,7 +32,7 @@ clean:
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Debian and Ubuntu keep this in a package of its own: apt install python3-venv"; exit 1; }
+	@before=$$(test -e $(VENV) && echo yes); $(PYTHON) -m venv $(VENV) || { test "$$before" || rm -rf $(VENV); echo "No virtual environment could be made in $(VENV). On Debian and Ubuntu it takes a package: apt install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV): some minutes and 6 GB, nearly all of it torch."

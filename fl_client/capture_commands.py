@@ -95,6 +95,9 @@ def capture(
     all_show = _emotion(label) if label else None
     if hands_free and not headless:
         raise ConfigError("--hands-free goes with --headless.")
+    if imports is None and (label or accept_above is not None):
+        there = " In the page of --browser, 'They show' labels what is chosen next." if browser else ""
+        raise ConfigError(f"--label and --accept-above go with --import.{there}")
     if imports is not None:
         media_below(imports.expanduser())  # a path that holds nothing is refused before anything is asked or made ready
     models = source_of(model, registry, trust) if model or registry else None
@@ -185,11 +188,14 @@ def _import(
 
 def _search(album: Album, finder: Detector, models: ModelSource | None, label: str | None, every: float) -> Search:
     """What looks for faces in photos and films; without a label for all of them, a model proposes one."""
-    classifier = None if label else Classifier((models or BaseSource(say=_say)).newest())
-    if classifier is not None:
+    margin = models.newest().preprocessing.crop_margin if models else Preprocessing().crop_margin
+
+    def proposing() -> Classifier:
+        classifier = Classifier((models or BaseSource(say=_say)).newest())
         _say(f"Labels are proposed by: {classifier.model.version}. Its guesses are guesses; you know better.")
-    margin = classifier.model.preprocessing.crop_margin if classifier else Preprocessing().crop_margin
-    return Search(finder, album, margin, classifier, label, every, _say)
+        return classifier
+
+    return Search(finder, album, margin, None if label else proposing, label, every, _say)
 
 
 def _forget(folder: Path, yes: bool) -> None:

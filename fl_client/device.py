@@ -78,7 +78,7 @@ class Device:
         known: which other devices it adds up with.
         rounding: by round, what rounds an update to the integers of a secure sum.
         sums: what it keeps between the messages of a round; `number` is its place in there.
-        own_head: the file of a last layer of its own, for runs in which that never leaves the device.
+        own_head: the file of a head of its own, for runs in which that never leaves the device.
     """
 
     faces: Callable[[Preprocessing], FaceSet]

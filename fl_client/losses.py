@@ -38,21 +38,23 @@ def make_loss(config: TrainConfig, classes: tuple[str, ...], own: NDArray[np.flo
     else:
         counts = counts_of(config.class_counts, classes)
     if config.loss == "calibrated":
-        return adjusted(config.adjustment * (_log_frequencies(own, len(classes)) - (counts / counts.sum()).log()))
+        return adjusted(config.adjustment * _own_shift(own, counts))
     if config.loss == "class-balanced":
         return weighted(balanced_weights(counts, config.balance))
     return adjusted(config.adjustment * (counts / counts.sum()).log())
 
 
-def _log_frequencies(own: NDArray[np.floating] | None, classes: int) -> Tensor:
-    """(C,) float64; one face of each class is added, so that an absent one is rare and not impossible.
+def _own_shift(own: NDArray[np.floating] | None, public: Tensor) -> Tensor:
+    """(C,) float64, log(own frequencies / public ones); C faces that are spread as `public` is count as the device's own, too.
 
-    With these added to its logits in training, a model whose own are right for even classes is right for the device's, too:
-    nothing pulls it towards what happens to be frequent there (Ren et al. 2020, "Balanced meta-softmax for long-tailed visual
+    So an absent class is rare and not impossible, and a device with few faces is shifted little. With the shift added to its
+    logits in training, a model whose own are right for `public` is right for the device's faces: nothing pulls it towards what
+    happens to be frequent there (Ren et al. 2020, "Balanced meta-softmax for long-tailed visual
     recognition", theorem 1).
     """
-    counts = torch.ones(classes, dtype=torch.float64) + (0 if own is None else torch.from_numpy(own.astype(np.float64)))
-    return (counts / counts.sum()).log()
+    expected = public / public.sum()
+    counts = len(public) * expected + (0 if own is None else torch.from_numpy(own.astype(np.float64)))
+    return (counts / counts.sum()).log() - expected.log()
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.arrays import Arrays
 from common.config import PrivacyConfig, TrainConfig
+from common.errors import PrivacyError
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
@@ -152,6 +153,7 @@ def train_locally(
 
     Raises:
         ConfigError: the loss needs class counts that the configuration does not have.
+        PrivacyError: the loss depends on all faces at once, and there is a `release`.
     """
     write_parameters(model, weights)
     model.train()
@@ -163,15 +165,18 @@ def train_locally(
     parts = split_frozen(model) if features is not None and not config.augment else None
     network = model if parts is None else parts[1]
     kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
+    if release is not None and config.loss == "calibrated":
+        raise PrivacyError("A loss that is made from a device's own class counts has no epsilon.")
     loss = make_loss(config, faces.classes, faces.targets.sum(0))
-    gradients: Gradients
-    if release is None:
-        gradients = _plain_gradients(network)
-        batches = shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
-    else:
-        gradients = _private_gradients(network, privacy, release, plan.sampling, random)
-        batches = plan.sampling.batches(release.steps, random)
+    batches = (
+        shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
+        if release is None
+        else plan.sampling.batches(release.steps, random)
+    )
     warp = torch.Generator().manual_seed(seed if release is None else int(random.uint64(1)[0] >> np.uint64(1)))
+    gradients: Gradients = (
+        _plain_gradients(network) if release is None else _private_gradients(network, privacy, release, plan.sampling, random)
+    )
     try:
         for rows in batches:
             targets = torch.from_numpy(faces.targets[rows])

@@ -25,10 +25,12 @@ def follow(weights: Arrays, remembered: Mapping[str, np.ndarray], decay: float, 
     if not decay:
         return {}
     kept = min(decay, (1 + accepted) / (10 + accepted))
-    return {
-        KEY + name: np.asarray(kept * remembered.get(KEY + name, value) + (1 - kept) * value, dtype=np.float32)
-        for name, value in weights.items()
-    }
+    found = {}
+    for name, value in weights.items():
+        old = remembered.get(KEY + name, value)
+        mean = np.where(old == value, value, kept * old + (1 - kept) * value)  # rounding must not move what does not change
+        found[KEY + name] = np.asarray(mean, dtype=np.float32)
+    return found
 
 
 def shown(weights: Arrays, remembered: Mapping[str, np.ndarray]) -> Arrays:

@@ -188,8 +188,11 @@ class ClientLevel:
 
         if lasts(0):
             return z
-        useful = int(math.log(LARGEST_NOISE / z) / math.log(MARGIN)) + 1
-        steps = bisect_left(range(useful), True, lo=1, key=lasts)
+        useful = max(1, int(math.log(LARGEST_NOISE / z) / math.log(MARGIN)) + 1)
+        low, high = 0, 1
+        while high < useful and not lasts(high):  # doubling stays near the answer, where the accountants are at home
+            low, high = high, 2 * high
+        steps = bisect_left(range(useful), True, lo=min(low + 1, useful), hi=min(high, useful), key=lasts)
         return z * MARGIN**steps if steps < useful else None
 
     def _calibrated(self, cohort: int, clients: int) -> float:

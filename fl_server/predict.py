@@ -8,7 +8,6 @@ import io
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,11 +33,11 @@ from models.detector.detectors import Detector
 from models.faces.inputs import model_inputs, softmax
 from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour
 from models.faces.report import Reason
+from models.lookout import Lookout
 from models.manifest import Manifest
 from models.onnx_outputs import only
 from models.onnx_session import open_session
 from models.published import PublishedModel, newer_than, open_published
-from models.refused import RefusedVersion, state_of_latest
 
 log = logging.getLogger("emofl.server")
 
@@ -50,9 +49,6 @@ CHUNK_SECONDS = 20.0
 """A peer that does not take 64 KiB of its answer in this time is left."""
 MOST_WAITING, PER_ADDRESS = 8, 4
 """Pictures that are on their way, wait or are looked at, together; one at a time is looked at."""
-
-FRESH = 1.0
-"""Seconds for which one look at the registry answers everybody."""
 
 
 class Refused(Exception):
@@ -70,9 +66,8 @@ class Predictor:
         self._registry, self._publisher, self._detector = registry, publisher, detector
         self._model: PublishedModel | None = None
         self._session: Any = None
-        self._looked = 0.0
+        self._lookout = Lookout(registry)
         self._told = ""
-        self._refused = RefusedVersion(registry)
 
     def predict(self, content: bytes, whole: bool) -> Prediction:
         """What the newest model says of the faces in a picture.
@@ -99,27 +94,24 @@ class Predictor:
         return Prediction(manifest, picture, tuple(faces))
 
     def _newest(self) -> Manifest:
-        if self._model is None or time.monotonic() - self._looked >= FRESH:
-            self._looked = time.monotonic()
-            state = state_of_latest(self._registry)
-            if not self._refused.holds(state):
-                self._look(state)
+        if self._lookout.due():
+            self._lookout.looked(refused=not self._look())
         if self._model is None:
             raise Refused(503, "Nothing is published yet.")
         return self._model.manifest
 
-    def _look(self, state: str) -> None:
-        """Take the newest version over, or remember that it is refused."""
+    def _look(self) -> bool:
+        """Take the newest version over; False if it is refused."""
         try:
             newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
             if newest is not None:
                 self._session, self._model = _session(newest), newest
         except (EmoflError, OSError) as error:
-            if isinstance(error, EmoflError):  # what the system refused may work in a second
-                self._refused.note(state)
             if str(error) != self._told:
                 self._told = str(error)
                 log.warning("No newer model for /v1/predict: %s", error)
+            return False
+        return True
 
 
 def decode(content: bytes) -> Picture:

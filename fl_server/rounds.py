@@ -246,8 +246,10 @@ class Rounds:
     ) -> TrainRequest:
         asked, train = self.config.evaluation, self.config.train
         missing = asked.class_histogram and counts is None
-        if asked.class_histogram:  # until the devices' histogram is there, no class weighs more than another
-            train = train.model_copy(update={"loss": "cross-entropy"} if counts is None else {"class_counts": counts})
+        if asked.class_histogram and counts is not None:
+            train = train.model_copy(update={"class_counts": counts})
+        elif asked.class_histogram and train.needs_counts:  # until the histogram is there, no class weighs more than another
+            train = train.model_copy(update={"loss": "cross-entropy"})
         return TrainRequest(
             run=self.run,
             round=number,

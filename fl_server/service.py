@@ -103,9 +103,9 @@ class LocalOffer:
     def renew(self, used: bool) -> None:
         """Offer another code if this one may be used up, and is, or will soon expire."""
         if _clock() > self._until or (used and not self._invitations.is_open(self._token)):
-            self._token = self._invitations.create(OFFER)
-            local_join.offer(self._code(self._token).encode())
-            self._until = _clock() + OFFER / 2
+            token = self._invitations.create(OFFER)
+            if local_join.offer(self._code(token).encode()):
+                self._token, self._until = token, _clock() + OFFER / 2
 
 
 def serve(

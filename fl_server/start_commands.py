@@ -72,7 +72,7 @@ def start(
         ),
     ] = False,
     personal_head: Annotated[
-        bool, typer.Option("--personal-head", help="Each device keeps a last layer of its own, which is never uploaded.")
+        bool, typer.Option("--personal-head", help="Each device keeps a head of its own, which is never uploaded.")
     ] = False,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,

@@ -18,7 +18,7 @@ from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
 
 MOST_BYTES = 256 * 2**20
-"""Of all features kept; the longest unused leave first."""
+"""Of the features that one cache keeps beside the newest face set's; the longest unused leave first."""
 CHUNK = 64
 
 
@@ -59,7 +59,7 @@ class Kept:
             for start in range(0, len(missing), CHUNK):
                 part = missing[start : start + CHUNK]
                 inputs = torch.from_numpy(preprocessing.normalise(faces.images[part]))
-                with torch.no_grad():
+                with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be filled up later
                     found = front(inputs.contiguous(memory_format=torch.channels_last))
                 if self.values is None:
                     self.values = found.new_empty((len(faces), *found.shape[1:]))

@@ -24,7 +24,7 @@ def personalise(
     steps: Annotated[int, Option(help="Of L-BFGS over all of a device's training faces.")] = D.steps,
     as_json: Annotated[bool, Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Give each device of a run a last layer of its own, and compare accuracies on the faces that it kept aside.
+    """Give each device of a run a head of its own, and compare accuracies on the faces that it kept aside.
 
     Beside it stands what a shift of class priors alone would do. Leaves personal.json, personal.csv and a plot in the folder.
     """

@@ -284,5 +284,7 @@ def describe(config: RunConfig) -> str:
         privacy,
         config.server.strategy,
         config.model.trainable,
+        "" if config.train.loss == "cross-entropy" else config.train.loss,
+        "" if config.train.augment else "no augmentation",
     )
     return ", ".join(word for word in words if word)

@@ -119,7 +119,7 @@ def run(
         str | None, TrainOption(help="Public numbers of faces per class, for --loss, as in happiness=7215,fear=4097,...")
     ] = None,
     personal_head: Annotated[
-        bool, TrainOption("--personal-head", help="Each device keeps a last layer of its own, which is never uploaded.")
+        bool, TrainOption("--personal-head", help="Each device keeps a head of its own, which is never uploaded.")
     ] = False,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,

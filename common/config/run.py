@@ -63,7 +63,7 @@ class RunConfig(Settings):
                 )
         if self.evaluation.class_histogram and (self.train.loss == "cross-entropy" or self.train.class_counts):
             raise ValueError(
-                "the class histogram (--class-histogram) is for a --loss that needs class counts and is not given any"
+                "the class histogram (--class-histogram) is for a --loss that takes class counts and is not given any"
             )
         odd = sorted(set(self.model.classes) ^ set(self.train.class_counts))
         wanted = self.train.needs_counts or (self.train.loss == "calibrated" and self.train.class_counts)

@@ -38,7 +38,7 @@ class TrainConfig(Settings):
             ones. Never one device's own: then one face would change what the others weigh.
         balance: beta of the class-balanced loss; 0 weighs all classes alike, towards 1 by the inverse of their counts.
         adjustment: tau of the logit-adjusted and calibrated losses; 1 takes class frequencies out as a whole.
-        local_layers: `head`: each device keeps a last layer of its own, which it neither uploads nor takes from the server
+        local_layers: `head`: each device keeps a head of its own, which it neither uploads nor takes from the server
             (FedPer, Arivazhagan et al. 2019); `none`.
     """
 

@@ -62,6 +62,15 @@ class Album:
             DataError: it is no folder, or cannot be made or read.
         """
         self.folder = folder
+        self.open()
+
+    def open(self) -> None:
+        """As at the beginning; the folder may be gone since.
+
+        Raises:
+            DataError: as at the beginning.
+        """
+        folder = self.folder
         try:
             folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             (folder / SESSION_FOLDER).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
@@ -150,6 +159,8 @@ class Album:
         return next((stored for stored in self.pictures() if stored.name == name), None)
 
     def _emotion_folders(self) -> list[Path]:
+        if not self.folder.exists():  # --forget took it away
+            return []
         with os.scandir(self.folder) as entries:
             return [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False) and canonical_emotion(e.name)]
 

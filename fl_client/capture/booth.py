@@ -35,6 +35,7 @@ from fl_client.capture.studio import Sight, Studio
 from fl_client.capture.wishes import emotion_of, guarded, number_of, read_wish, unchanging
 from models.faces.contact_sheet import sized
 from models.faces.picture import LONGEST_SIDE, Unusable, decode_colour, read_grey
+from models.faces.report import Reason
 from models.preprocess import Preprocessing
 
 WEB = Path(__file__).parent / "web"
@@ -93,7 +94,7 @@ class Booth:
             return refused(
                 HTTPStatus.UNAUTHORIZED, "This link was used or is too old: take a new one from the terminal (press Enter there)."
             )
-        return JSONResponse({"key": key})
+        return JSONResponse({"key": key, "proof": self.keys.proof(key)})
 
     async def _state(self, request: Request) -> Response:
         async with self._lock:
@@ -102,9 +103,11 @@ class Booth:
     async def _consent(self, request: Request) -> Response:
         wish = await read_wish(request)
         if wish.get("agree") is not True or wish.get("version") != consent.TEXT_VERSION:
-            raise ConfigError("Nothing is captured before everybody in the pictures agrees.")
+            raise consent.NotGiven("Nothing is captured before everybody in the pictures agrees.")
         async with self._lock:
+            self.studio.album.open()
             consent.record(self.studio.album.folder, str(wish.get("people", "")))
+            self.studio.recount()
             return JSONResponse(self._facts())
 
     async def _frame(self, request: Request) -> Response:
@@ -188,14 +191,17 @@ class Booth:
             try:
                 return JSONResponse(await run_in_threadpool(look))
             except Unusable as problem:
-                return refused(HTTPStatus.BAD_REQUEST, f"{problem.reason}{f' ({problem.detail})' if problem.detail else ''}")
+                status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if problem.reason is Reason.TOO_LARGE else HTTPStatus.BAD_REQUEST
+                return refused(status, f"{problem.reason}{f' ({problem.detail})' if problem.detail else ''}")
 
     async def _offers(self, request: Request) -> Response:
         async with self._lock:
+            self._require_consent()
             return JSONResponse({"offers": [_offered(offer) for offer in self.desk.offers()]})
 
     async def _offer(self, request: Request) -> Response:
         async with self._lock:
+            self._require_consent()
             return _small(self.desk.offer(number_of(request.query_params.get("id"))).face.cut.square)
 
     async def _decide(self, request: Request) -> Response:
@@ -219,8 +225,18 @@ class Booth:
         return stored
 
     def _require_consent(self) -> None:
-        if not consent.is_given(self.studio.album.folder):
-            raise ConfigError("Nothing is captured before everybody in the pictures agrees.")
+        """Without a yes, nothing stays of faces seen before: `--forget` on another terminal takes it back.
+
+        Raises:
+            NotGiven: there is none.
+        """
+        try:
+            consent.require(self.studio.album.folder)
+        except consent.NotGiven:
+            self.desk.clear()
+            self.studio.album.read_again()
+            self.studio.recount()
+            raise
 
     def _facts(self) -> dict[str, Any]:
         session = self.studio.session.tick(self.now())

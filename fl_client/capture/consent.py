@@ -94,6 +94,20 @@ def is_given(folder: Path) -> bool:
     return any(consent.text_sha256 == sha256(TEXT.encode()) for consent in given(folder))
 
 
+class NotGiven(ConfigError):
+    """Nobody said yes to the text as it is now, or the yes was taken back."""
+
+
+def require(folder: Path) -> None:
+    """Refuse to go on without a yes.
+
+    Raises:
+        NotGiven: there is none.
+    """
+    if not is_given(folder):
+        raise NotGiven("Nothing is captured before everybody in the pictures agrees.")
+
+
 def record(folder: Path, people: str, now: datetime | None = None) -> Consent:
     """Write down that `people` agreed to `TEXT`, beside what was agreed to before.
 

@@ -6,6 +6,7 @@ there, and DNS rebinding makes them look local.
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -15,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 KEY_HEADER = "x-emofl-key"
 """Carries the session's key. Another site's page cannot add a header of its own without leave, which nobody gets."""
+
+PROOF_HEADER = "x-emofl-proof"
+"""In answers to a page: who takes the port after this program cannot send it, and the page then sends nothing more."""
 
 MOST_BYTES = 12 * 2**20
 """Of one request's body: a 4K frame as PNG fits."""
@@ -41,7 +45,7 @@ class Secrets:
     """The token of the newest link, good once, and the keys of the pages that were opened with one."""
 
     _token: str | None = None
-    _keys: set[str] = field(default_factory=set)
+    _keys: dict[str, str] = field(default_factory=dict)
 
     def new_token(self) -> str:
         """A token for a link; an earlier one that was not used is void."""
@@ -54,12 +58,19 @@ class Secrets:
             return None
         self._token = None
         key = secrets.token_urlsafe(32)
-        self._keys.add(key)
+        self._keys[key] = secrets.token_urlsafe(32)
         return key
 
     def holds(self, key: str) -> bool:
         """Whether a page has this key."""
-        return any(hmac.compare_digest(known.encode(), key.encode(errors="replace")) for known in self._keys)
+        return self.proof(key) is not None
+
+    def proof(self, key: str) -> str | None:
+        """What tells the page with this key that an answer is ours; no request carries it. None for any other key."""
+        for known, proof in self._keys.items():
+            if hmac.compare_digest(known.encode(), key.encode(errors="replace")):
+                return proof
+        return None
 
 
 class Gate:
@@ -76,10 +87,12 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        proof = self._keys.proof(Headers(scope=scope).get(KEY_HEADER, ""))
+        own = {**ALWAYS, PROOF_HEADER: proof} if proof else ALWAYS
         if (refusal := self._refusal(scope)) is not None:
-            await refusal(scope, receive, _with_headers(send))
+            await refusal(scope, receive, _with_headers(send, own))
             return
-        await self._app(scope, receive, _with_headers(send))
+        await self._app(scope, receive, _with_headers(send, own))
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -121,10 +134,10 @@ def _size_refusal(headers: Headers) -> Response | None:
     return None
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, own: Mapping[str, str]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in ALWAYS.items())]
+            message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in own.items())]
         await send(message)
 
     return sending

@@ -21,6 +21,10 @@ MOST = 256
 """Faces that wait for a decision at once."""
 
 
+class NotWaiting(ConfigError):
+    """No face of that number waits: it was decided on already, or never was there."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """A face that waits for its owner's word.
@@ -55,7 +59,7 @@ class ImportDesk:
     """Not for several threads at once.
 
     Attributes:
-        make_search: called at the first picture, because a model that proposes labels takes seconds to load.
+        make_search: called at the first picture, and at the first after `clear`.
         every: seconds of a film between two frames that are looked at.
     """
 
@@ -76,7 +80,6 @@ class ImportDesk:
 
         Raises:
             ConfigError: so many faces wait that no more are looked for.
-            ModelError, IntegrityError: there is no model that could propose labels.
         """
         if len(self._waiting) >= MOST:
             raise ConfigError(f"{MOST} faces wait: decide on them first.")
@@ -89,6 +92,7 @@ class ImportDesk:
             if isinstance(decision, Leave):
                 left.append(decision.why)
             else:
+                search.remember(face)
                 self._made += 1
                 offers.append(Offer(self._made, face))
         self._waiting |= {offer.number: offer for offer in offers}
@@ -103,21 +107,31 @@ class ImportDesk:
         """The one of that number.
 
         Raises:
-            ConfigError: it was decided on already, or never was.
+            NotWaiting: it was decided on already, or never was.
         """
         if number not in self._waiting:
-            raise ConfigError("There is no such face any more.")
+            raise NotWaiting("There is no such face any more.")
         return self._waiting[number]
 
     def decide(self, number: int, emotion: str | None) -> Stored | str | None:
         """Store the face under `emotion`, or leave it out (None); it waits no longer. A string says why it is not stored.
 
         Raises:
-            ConfigError: as `offer`.
+            NotWaiting: as `offer`.
+            OSError: it cannot be written; it goes on waiting.
         """
         face = self.offer(number).face
+        outcome = self._stored(face, emotion) if emotion is not None else None
         del self._waiting[number]
-        if emotion is None:
-            return None
+        if emotion is None and self._search is not None:
+            self._search.forget(face)
+        return outcome
+
+    def clear(self) -> None:
+        """Drop every face that waits, and all that is known of faces seen."""
+        self._waiting.clear()
+        self._search = None
+
+    def _stored(self, face: Found, emotion: str) -> Stored | str:
         fault = fault_of(face.cut, *self.album.nearest(emotion, face.cut.square))
         return str(fault) if fault is not None else self.album.save(emotion, face.cut.square)

@@ -58,8 +58,10 @@ class ImportForm:
             fault = self.search.fault(face, face.label.emotion if face.label else None)
             decision = decide(face.label, fault, face.alone, self.rule)
             if decision is Ask.OWNER:
+                self.search.remember(face)
                 yield face
             elif isinstance(decision, Take):
+                self.search.remember(face)
                 self._store(face, decision.emotion)
             elif isinstance(decision, Leave):
                 self.tally.left[decision.why] += 1
@@ -72,6 +74,7 @@ class ImportForm:
             proposed = face.label.emotion if face.label else None
             emotion = corrections.get(number, proposed)
             if emotion is None:
+                self.search.forget(face)
                 self.tally.left[UNWANTED if number in corrections else "no label"] += 1
             elif (fault := self.search.fault(face, emotion)) is not None:
                 self.tally.left[str(fault).split(":")[0]] += 1

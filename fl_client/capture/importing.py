@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DataError, DeviceError
+from common.errors import DataError, DeviceError, EmoflError
 from fl_client.capture.album import Album
 from fl_client.capture.face import SECOND_FACE, Cut, Fault, cut_out, fault_of
 from fl_client.capture.labels import Label, Origin, folder_label
@@ -56,17 +56,18 @@ class Search:
     """Looks for faces in files.
 
     Attributes:
-        classifier: proposes labels where no folder names one; None proposes none.
+        make_classifier: makes what proposes labels where no folder names one, at the first face that needs it, because a model
+            takes seconds to load and may not be there; None proposes none.
         every: seconds of a film between two frames that are looked at.
         say: receives one sentence for each file that cannot be used.
         empty: files in which no face was found.
-        repeated: faces of films that were nearly the same as one before.
+        repeated: faces of films that were nearly the same as one remembered.
     """
 
     detector: Detector
     album: Album
     margin: float = 0.0
-    classifier: Classifier | None = None
+    make_classifier: Callable[[], Classifier] | None = None
     label: str | None = None
     every: float = 1.0
     say: Callable[[str], None] = lambda sentence: None
@@ -74,6 +75,8 @@ class Search:
     empty: int = 0
     repeated: int = 0
     _seen: list[NDArray[np.uint8]] = field(default_factory=list)
+    _found: int = 0
+    _classifier: Classifier | None = None
 
     def faces(self, path: Path) -> Iterator[Found]:
         """Every face in a photo, a film, or the photos and films below a folder.
@@ -87,9 +90,9 @@ class Search:
             if self.files and self.files % SAID_EVERY == 0:
                 self.say(f"{self.files:,} of {len(files):,} files looked at.")
             self.files += 1
-            before = len(self._seen) + self.repeated
+            before = self._found
             yield from self._film(file, path) if _is_film(file) else self._photo(file, path)
-            self.empty += len(self._seen) + self.repeated == before
+            self.empty += self._found == before
 
     def _name_the_unread(self, path: Path) -> None:
         unread = [file for file in _files_below(path) if file.name.lower().endswith(UNREAD_SUFFIXES)] if path.is_dir() else []
@@ -101,13 +104,22 @@ class Search:
         """Why a face would not be stored under `emotion` now."""
         return fault_of(found.cut, *self.album.nearest(emotion, found.cut.square)) if emotion else found.cut.flaw
 
+    def remember(self, found: Found) -> None:
+        """The face is offered or stored: those of films that are nearly the same are passed over from now on."""
+        self._seen.append(fingerprint(found.cut.square))
+
+    def forget(self, found: Found) -> None:
+        """The owner left the face out: one like it is found again."""
+        print_ = fingerprint(found.cut.square)
+        self._seen = [seen for seen in self._seen if not np.array_equal(seen, print_)]
+
     def in_picture(self, picture: NDArray[np.uint8], name: str, label: Label | None, film: bool) -> Iterator[Found]:
         """Every face in a (H, W, 3) uint8 picture.
 
         Args:
             name: for people.
             label: of its folder; None asks the classifier.
-            film: faces that are nearly the same as one before are passed over, and counted in `repeated`.
+            film: faces that are nearly the same as one remembered are passed over, and counted in `repeated`.
         """
         detections = self.detector.detect(picture)
         if self.label is not None:
@@ -116,12 +128,11 @@ class Search:
         largest = max((detection.box[2] for detection in detections), default=0)
         company = sum(detection.box[2] > SECOND_FACE * largest for detection in detections) > 1
         for number, (detection, proposal) in enumerate(zip(detections, proposals, strict=True), start=1):
+            self._found += 1
             cut = cut_out(picture, detection, self.margin)
-            print_ = fingerprint(cut.square)
-            if film and self._seen and bits_apart(np.stack(self._seen), print_).min() <= ALIKE:
+            if film and self._seen and bits_apart(np.stack(self._seen), fingerprint(cut.square)).min() <= ALIKE:
                 self.repeated += 1
                 continue
-            self._seen.append(print_)
             which = f", face {number}" if len(detections) > 1 else ""
             yield Found(name + which, cut, proposal, not company)
 
@@ -151,11 +162,21 @@ class Search:
             film.close()
 
     def _proposed(self, picture: NDArray[np.uint8], detections: list[Detection]) -> list[Label | None]:
-        if self.classifier is None or not detections:
+        classifier = self._ready() if detections else None
+        if classifier is None:
             return [None] * len(detections)
-        rows = self.classifier.probabilities(picture, [detection.box for detection in detections])
-        classes = self.classifier.model.classes
+        rows = classifier.probabilities(picture, [detection.box for detection in detections])
+        classes = classifier.model.classes
         return [Label(classes[int(row.argmax())], Origin.MODEL, float(row.max())) for row in rows]
+
+    def _ready(self) -> Classifier | None:
+        make, self.make_classifier = self.make_classifier, None
+        if make is not None:
+            try:
+                self._classifier = make()
+            except EmoflError as error:
+                self.say(f"No labels are proposed: {error}")
+        return self._classifier
 
 
 @dataclass

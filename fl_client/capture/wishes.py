@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError, EmoflError
+from fl_client.capture.consent import NotGiven
 from fl_client.capture.gate import refused
+from fl_client.capture.import_desk import NotWaiting
 
 LONGEST_WISH = 4096
 
@@ -34,6 +36,10 @@ def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
             return await handler(request)
         except ClientDisconnect:
             return Response(status_code=HTTPStatus.BAD_REQUEST)
+        except NotGiven as error:
+            return JSONResponse({"error": str(error), "consent_needed": True}, HTTPStatus.BAD_REQUEST)
+        except NotWaiting as error:
+            return refused(HTTPStatus.NOT_FOUND, str(error))
         except EmoflError as error:
             return refused(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
@@ -77,8 +83,8 @@ def number_of(text: object) -> int:
     """The number of an offered face.
 
     Raises:
-        ConfigError: it is none.
+        NotWaiting: it is none.
     """
     if not isinstance(text, str | int) or not str(text).isascii() or not str(text).isdecimal() or len(str(text)) > 9:
-        raise ConfigError("There is no such face any more.")
+        raise NotWaiting("There is no such face any more.")
     return int(text)

@@ -29,15 +29,13 @@ from fl_client.webcam.remembered import remembered
 from models.detector import blaze
 from models.detector.candidates import SAME_FACE, STRIDE
 from models.known_publishers import default_state_folder
+from models.lookout import Lookout
 from models.manifest import CONTEXT, MANIFEST, MANIFEST_LIMIT, ONNX, SIGNATURE
 from models.published import PublishedModel, Trust, newer_than, open_published
-from models.refused import RefusedVersion, state_of_latest
 from models.web.detection import shipped_detection
 from models.web.site import HEADERS, CameraSite, Detection, File
 
 HOST = "127.0.0.1"
-FRESH = 1.0
-"""Seconds for which one look at the registry answers everybody."""
 
 
 BLAZE = {
@@ -74,34 +72,32 @@ class VerifiedFiles:
     def __init__(self, path: Path, trust: Trust | None, say: Callable[[str], None]) -> None:
         self._say = say
         self._guard = threading.Lock()
-        self._looked, self._told = time.monotonic(), ""
+        self._told = ""
         self.newest = open_published(path, trust, state=default_state_folder())
         self._files = _files(self.newest)
-        self._refused = RefusedVersion(self.newest.registry or path)
+        self._lookout = Lookout(self.newest.registry or path)
+        self._lookout.looked(refused=False)
 
     def read(self, name: str) -> tuple[str, File] | None:
         """The newest version's name, and one of its files; None for a name that is none of them."""
         with self._guard:
-            if time.monotonic() - self._looked >= FRESH:
-                self._look()
-                self._looked = time.monotonic()
+            if self._lookout.due():
+                self._lookout.looked(refused=not self._look())
             content = self._files.get(name)
             return None if content is None else (self.newest.manifest.version, content)
 
-    def _look(self) -> None:
-        state = state_of_latest(self._refused.registry)
-        if self._refused.holds(state):
-            return
+    def _look(self) -> bool:
+        """Take the newest version over; False if it is refused."""
         try:
             newer = newer_than(self.newest)
             if newer is not None:
                 self.newest, self._files = newer, _files(newer)
         except (EmoflError, OSError) as error:
-            if isinstance(error, EmoflError):  # what the system refused may work in a second
-                self._refused.note(state)
             if str(error) != self._told:
                 self._told = str(error)
                 self._say(f"{error} The model before it stays in use.")
+            return False
+        return True
 
 
 def _files(model: PublishedModel) -> dict[str, File]:

@@ -8,6 +8,7 @@ import torch
 from common.arrays import Arrays
 from common.config import ModelConfig, PrivacyConfig, TrainConfig
 from common.emotions import EMOTIONS_7
+from common.errors import PrivacyError
 from common.parameters import read_parameters
 from common.privacy.accountant import Release
 from common.privacy.mechanisms import SecureRandom
@@ -186,3 +187,8 @@ def test_augmentations_give_each_face_so_many_rows_and_the_same_batches(engine: 
 def test_copies_that_are_all_the_same_are_refused() -> None:
     with pytest.raises(ValueError, match="augmentations above 1 need augment"):
         TrainConfig(augment=False, augmentations=2)
+
+
+def test_a_loss_made_from_the_devices_own_counts_is_refused_under_an_epsilon() -> None:
+    with pytest.raises(PrivacyError, match="has no epsilon"):
+        train(TrainConfig(batch_size=8, local_steps=1, loss="calibrated"), Release(1.0, 0.5, 1))

@@ -29,3 +29,14 @@ def test_the_old_average_keeps_little_at_first_and_the_asked_part_later() -> Non
     late = follow(model(1), {"ema/a": model(0)["a"], "ema/b": model(0)["b"]}, 0.9, 1000)
     assert early["ema/a"][0, 0] == pytest.approx(0.9)
     assert late["ema/a"][0, 0] == pytest.approx(0.1)
+
+
+def test_what_does_not_change_is_not_moved_by_rounding() -> None:
+    """Layers that are frozen stay the very same, so that what they make of faces need not be computed again."""
+    frozen = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    remembered: dict[str, np.ndarray] = {}
+    for accepted in range(6):
+        remembered = follow({"frozen": frozen, "trained": frozen * accepted}, remembered, 0.9, accepted)
+        model = shown({"frozen": frozen, "trained": frozen * accepted}, remembered)
+        assert np.array_equal(model["frozen"], frozen)
+    assert not np.array_equal(model["trained"], frozen * 5)

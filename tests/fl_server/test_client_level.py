@@ -16,7 +16,8 @@ from common.privacy.client_level.accounting import CentralRounds, client_epsilon
 from common.secagg.wire import Terms
 from common.sum_encoding import sum_encoding
 from fl_client.secure_sum import Waiting
-from fl_server.client_level import ClientLevel, Cost
+from fl_server import client_level
+from fl_server.client_level import LARGEST_NOISE, MARGIN, ClientLevel, Cost
 from fl_server.publisher import client_statement
 from fl_server.rounds import Rounds
 from tests.fl_server.grids import ScriptedGrid
@@ -122,6 +123,22 @@ def test_a_larger_share_of_devices_gets_more_noise_so_that_the_promise_holds() -
     last = [play(found, done, 10, 12) for done in range(5, 10)][-1]
     assert last["noise_multiplier"] > first["noise_multiplier"]
     assert found.epsilon() <= 4.0
+
+
+@pytest.mark.parametrize("mode", ["central", "distributed"])
+@pytest.mark.parametrize("least", [0, 1, 2, 3, 7, 8, 9, 30, 20_000])
+def test_the_noise_that_it_finds_is_the_first_of_small_steps_that_lasts(
+    mode: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, start = budget(mode), 1.5
+    monkeypatch.setattr(ClientLevel, "_price", lambda self, z, cohort, clients, left: z)
+    monkeypatch.setattr(
+        client_level, "client_epsilon", lambda costs, delta: 0.0 if costs[-1] > start * MARGIN ** (least - 0.5) else math.inf
+    )
+    steps = range(int(math.log(LARGEST_NOISE / start) / math.log(MARGIN)) + 1)
+    expected = next((start * MARGIN**step for step in steps if step >= least), None)
+    assert found._grown(start, 10, 100, 5) == (expected if expected is None else pytest.approx(expected))
+    assert found._grown(2 * LARGEST_NOISE, 10, 100, 5) == (2 * LARGEST_NOISE if least < 20_000 else None)
 
 
 def test_a_budget_that_no_noise_can_save_is_one_sentence() -> None:

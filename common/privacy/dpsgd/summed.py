@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.errors import ModelError
 from common.privacy.dpsgd.bookkeeping import give_back, record_layers
 from common.privacy.dpsgd.books import Books, Layout, as_it_is
 
@@ -48,6 +49,8 @@ class SummedGradients:
 
     def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor], augmentations: int = 1) -> None:
         """Set `grad` of every trainable parameter to the mean over the rows; arguments as in `BookkeepingGradients`."""
+        if not self._layers:
+            raise ModelError("This engine is closed; make a new one for the model.")
         self._model.zero_grad()
         (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
 

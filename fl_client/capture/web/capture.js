@@ -1,16 +1,18 @@
 // The capture page: shows the camera, sends frames to the program that served it, and shows what comes back.
 
 import { addPicture, listPictures, reviewKey } from "./review.js";
-import { attempt, byId, change, finish, now, onFacts, open, problem, set } from "./program.js";
+import { attempt, attemptUnasked, byId, change, finish, isOver, now, onEnd, onFacts, open, problem, set } from "./program.js";
 import { listLabels, listOffers, offerKey, undecided } from "./photos.js";
 
 const video = byId("video"), marks = byId("marks");
 const BETWEEN_LOOKS = 300, BETWEEN_PICTURES = 150, LONGEST_SIDE = 1280;
 const COLOURS = { good: "#5ac85a", wrong: "#ff8c28", other: "#ffffff" };
-let stream = null, turn = 0, warned = false;
+let stream = null, turn = 0;
 
 function show() {
   const { facts } = now;
+  if (isOver()) return;
+  if (facts.consent.needed && stream) stopCamera();
   byId("consent").hidden = !facts.consent.needed;
   byId("studio").hidden = byId("end").hidden = byId("import").hidden = facts.consent.needed;
   if (facts.consent.needed && !byId("consent-text").childElementCount) {
@@ -61,7 +63,7 @@ function listEmotions() {
 }
 
 async function startCamera() {
-  if (stream) return;
+  if (stream || isOver()) return;
   if (!navigator.mediaDevices) return problem("This browser gives no camera to this page.");
   try {
     stream = await navigator.mediaDevices.getUserMedia({
@@ -70,6 +72,7 @@ async function startCamera() {
     return problem(error.name === "NotAllowedError" ? "The browser may not use the camera: allow it beside the address."
       : `There is no camera to use (${error.name}).`);
   }
+  if (isOver()) return stopCamera();
   problem("");
   video.srcObject = stream;
   await video.play();
@@ -93,8 +96,9 @@ function stopCamera() {
 async function look(mine) {
   while (stream && mine === turn) {
     if (!document.hidden && video.videoWidth) {
-      const answer = await attempt(async () => {
+      const answer = await attemptUnasked(async () => {
         const picture = await frame();
+        if (mine !== turn) return null;
         return change("/api/frame", picture, picture.type);
       });
       if (mine !== turn) return;
@@ -145,12 +149,12 @@ async function undo() {
 }
 
 function pressed(event) {
-  if (event.altKey || event.ctrlKey || event.metaKey || event.repeat || !now.facts || now.facts.consent.needed) return;
+  if (event.altKey || event.ctrlKey || event.metaKey || event.repeat || isOver() || !now.facts || now.facts.consent.needed) return;
   if (reviewKey(event) || offerKey(event)) return event.preventDefault();
   const tag = event.target.tagName;
   if (tag === "INPUT" || tag === "SELECT" || ((tag === "BUTTON") && (event.key === " " || event.key === "Enter"))) return;
-  if (event.key === " ") take(null);
-  else if (/^[1-8]$/.test(event.key)) take(now.facts.emotions[Number(event.key) - 1].name);
+  if (event.key === " " && stream) take(null);
+  else if (/^[1-8]$/.test(event.key) && stream) take(now.facts.emotions[Number(event.key) - 1].name);
   else if (event.key === "n" && stream) attempt(() => change("/api/act", { do: "skip" }));
   else if (event.key === "u" && stream) undo();
   else return;
@@ -160,7 +164,10 @@ function pressed(event) {
 byId("consent-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const wish = { people: byId("people").value, agree: byId("agree").checked, version: now.facts.consent.version };
-  if (await attempt(() => change("/api/consent", wish))) byId("start").focus();
+  if (!await attempt(() => change("/api/consent", wish))) return;
+  byId("agree").checked = false;
+  byId("start").focus();
+  await listPictures();
 });
 byId("start").addEventListener("click", startCamera);
 byId("stop").addEventListener("click", stopCamera);
@@ -168,17 +175,19 @@ byId("take").addEventListener("click", () => take(null));
 byId("skip").addEventListener("click", () => attempt(() => change("/api/act", { do: "skip" })));
 byId("undo").addEventListener("click", undo);
 byId("done").addEventListener("click", async () => {
-  if (undecided() && !warned) {
-    warned = true;
-    return problem(`${undecided()} faces from photos are not decided on. Finish again to leave them out.`);
-  }
+  const warning = undecided() && `${undecided()}. Finish again to leave them out.`;
+  if (warning && byId("problem").textContent !== warning) return problem(warning);
   stopCamera();
   if (await attempt(async () => (await finish(), true)) === null) return;
-  for (const id of ["studio", "import", "review", "end"]) byId(id).hidden = true;
   set("place", `Finished. The pictures are in ${now.facts.folder}; this page can be closed.`);
 });
 document.addEventListener("keydown", pressed);
 onFacts(show);
+onEnd(() => {
+  for (const id of ["consent", "studio", "import", "review", "end"]) byId(id).hidden = true;
+  if (now.facts) stopCamera();
+  set("place", "");
+});
 attempt(async () => {
   await open();
   set("place", `Pictures go from this page to a program on this machine, into ${now.facts.folder}, and nowhere else.`);

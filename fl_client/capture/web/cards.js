@@ -1,13 +1,13 @@
 // A grid of faces, one card each: a picture that is fetched when it comes into view, a label, buttons; arrow keys walk.
 
-import { ask, attempt, now } from "./program.js";
+import { ask, attemptUnasked, now } from "./program.js";
 
 // A folder may hold thousands.
 const soon = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
     soon.unobserve(target);
-    attempt(async () => {
+    attemptUnasked(async () => {
       const blob = await (await ask(target.dataset.picture)).blob();
       target.querySelector("img").src = URL.createObjectURL(blob);
     });
@@ -32,8 +32,9 @@ export function card(name, picture, emotion, relabel, ...more) {
   label.setAttribute("aria-label", `Label of ${name}`);
   label.addEventListener("change", () => relabel(label.value));
   Object.assign(item.dataset, { name, picture });
-  item.tabIndex = -1;
   item.append(image, label, ...more);
+  tab(item, -1);
+  item.addEventListener("focusin", () => makeCurrent(item));
   soon.observe(item);
   return item;
 }
@@ -46,15 +47,27 @@ export function remove(item) {
   settle(grid);
 }
 
-// Tab reaches one card of a grid.
+// Tab reaches one card of a grid, and its controls.
+function tab(item, index) {
+  for (const part of [item, ...item.querySelectorAll("select, button")]) part.tabIndex = index;
+}
+
+const current = (grid) => grid.querySelector(":scope > li[tabindex='0']");
+
+function makeCurrent(item) {
+  const before = current(item.parentElement);
+  if (before === item) return;
+  if (before) tab(before, -1);
+  tab(item, 0);
+}
+
 export function settle(grid) {
-  const items = [...grid.children];
-  if (items.length && !items.some((item) => item.tabIndex === 0)) items[0].tabIndex = 0;
+  if (grid.firstElementChild && !current(grid)) tab(grid.firstElementChild, 0);
 }
 
 export function reach(item) {
   if (!item) return;
-  for (const other of item.parentElement.children) other.tabIndex = other === item ? 0 : -1;
+  makeCurrent(item);
   item.focus();
 }
 
@@ -66,17 +79,21 @@ export async function goingOn(grid, item, deed) {
   else grid.closest("section").querySelector("h2").focus();
 }
 
-// Whether the key was one for a card of `grid`: arrows walk, others are `deeds`.
+// Whether the key was one for a card of `grid`: digits label it from anywhere in it; on itself arrows walk, others are `deeds`.
 export function pressedOn(grid, event, deeds) {
-  const item = event.target;
-  if (item.parentElement !== grid) return false;
+  const item = event.target.closest("li");
+  if (item?.parentElement !== grid) return false;
+  if (/^[1-8]$/.test(event.key)) {
+    deeds.label(item, now.facts.emotions[Number(event.key) - 1].name);
+    return true;
+  }
+  if (item !== event.target) return false;
   const items = [...grid.children], at = items.indexOf(item);
   const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
   if (event.key in steps) reach(items[Math.min(Math.max(at + steps[event.key], 0), items.length - 1)]);
   else if (event.key === "Delete" || event.key === "Backspace") deeds.remove(item);
   else if (event.key === "Enter" && deeds.take) deeds.take(item);
-  else if (/^[1-8]$/.test(event.key)) deeds.label(item, now.facts.emotions[Number(event.key) - 1].name);
   else return false;
   return true;
 }

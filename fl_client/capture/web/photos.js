@@ -2,15 +2,22 @@
 // A film is played and seen once in a while; neither it nor a photo is kept.
 
 import { addPicture } from "./review.js";
-import { ask, attempt, byId, change, now, set } from "./program.js";
+import { ask, attempt, byId, change, isOver, now, onEnd, onFacts, problem, set } from "./program.js";
 import { button, card, goingOn, pressedOn, remove, settle } from "./cards.js";
 
 // Faces that wait: while there are more, no further file is read. Bytes: what the program takes at once.
-const MOST_WAITING = 24, MOST_BYTES = 12 << 20, LONGEST_SIDE = 4096, PATIENCE = 15_000;
+const MOST_WAITING = 24, MOST_BYTES = 12 << 20, LONGEST_SIDE = 4096, PATIENCE = 15_000, LONGEST_NAME = 300;
+const FILMS = /\.(avi|m4v|mjpeg|mkv|mov|mp4|mpg|webm)$/i;
 const grid = byId("offers"), waiting = new Map();
 let files = [], reading = false, left = new Map(), seen = { files: 0, faces: 0, stored: 0, without: 0 }, decided = () => {};
 
-export const undecided = () => waiting.size;
+// What would be lost if the session ended now: a sentence without its end, or "".
+export function undecided() {
+  const unread = files.length + (reading ? 1 : 0), parts = [];
+  if (waiting.size) parts.push(`${counted(waiting.size, "face")} from photos not decided on`);
+  if (unread) parts.push(`${counted(unread, "file")} not looked at`);
+  return parts.join(", ");
+}
 
 export async function listOffers() {
   const answer = await attempt(async () => (await ask("/api/offers")).json());
@@ -19,9 +26,10 @@ export async function listOffers() {
 }
 
 function choose(chosen) {
-  const kinds = [...chosen].filter(({ name, type }) => !name.startsWith(".") && (/^(image|video)\//.test(type) || /\.hei[cf]$/i.test(name)));
+  const kinds = [...chosen].filter((file) => !file.name.startsWith(".") && (isFilm(file) || /^image\//.test(file.type) || /\.hei[cf]$/i.test(file.name)));
   kinds.sort((one, other) => nameOf(one).localeCompare(nameOf(other)));
-  files.push(...kinds);
+  const label = byId("all-show").value;
+  files.push(...kinds.map((file) => ({ file, label })));
   if (!reading) left = new Map(), seen = { files: 0, faces: 0, stored: 0, without: 0 };
   const passed = chosen.length - kinds.length;
   if (passed) leave("neither photo nor film", passed);
@@ -29,21 +37,23 @@ function choose(chosen) {
 }
 
 const nameOf = (file) => file.webkitRelativePath || file.name;
+const isFilm = ({ name, type }) => type.startsWith("video/") || !type && FILMS.test(name);
 
 async function readAll() {
   reading = true;
   byId("left-out").replaceChildren();
-  for (let file; (file = files.shift());) {
+  for (let next; (next = files.shift());) {
+    const { file, label } = next;
     tell(nameOf(file));
     const before = seen.faces;
     try {
-      await (file.type.startsWith("video/") ? film(file) : photo(file));
+      await (isFilm(file) ? film(file, label) : photo(file, label));
       if (seen.faces === before) seen.without += 1;
     } catch (error) {
+      if (isOver()) break;
       const item = document.createElement("li");
       item.textContent = `${nameOf(file)} is left out: ${error.message}`;
       byId("left-out").append(item);
-      if (error.status === 401 || error.status === undefined && /has ended/.test(error.message)) files = [];
     }
     seen.files += 1;
   }
@@ -51,9 +61,14 @@ async function readAll() {
   tell();
 }
 
-async function photo(file) {
+async function photo(file, label) {
   const sent = /^image\/(png|jpeg)$/.test(file.type) && file.size <= MOST_BYTES ? file : await redrawn(file);
-  await look(sent, nameOf(file), false);
+  try {
+    await look(sent, nameOf(file), label, false);
+  } catch (error) {
+    if (error.status !== 413 || sent !== file) throw error;
+    await look(await redrawn(file), nameOf(file), label, false);
+  }
 }
 
 async function redrawn(file) {
@@ -77,7 +92,7 @@ async function drawn(picture, width, height) {
   return exact.size <= MOST_BYTES ? exact : blob("image/jpeg");
 }
 
-async function film(file) {
+async function film(file, label) {
   const video = document.createElement("video"), address = URL.createObjectURL(file);
   const event = (name) => new Promise((heard, failed) => {
     const late = setTimeout(() => failed(new Error("this browser cannot play it.")), PATIENCE);
@@ -97,7 +112,7 @@ async function film(file) {
         await sought;
       }
       tell(`${nameOf(file)}, ${Math.floor(at)} of ${Math.ceil(video.duration)} s`);
-      await look(await drawn(video, video.videoWidth, video.videoHeight), `${nameOf(file)} at ${at.toFixed(1)} s`, true);
+      await look(await drawn(video, video.videoWidth, video.videoHeight), `${nameOf(file)} at ${at.toFixed(1)} s`, label, true);
     }
   } finally {
     video.removeAttribute("src");
@@ -105,18 +120,24 @@ async function film(file) {
   }
 }
 
-async function look(blob, name, isFilm) {
-  const asked = new URLSearchParams({ name: name.slice(-300), film: isFilm ? "1" : "0", label: byId("all-show").value });
+// The end of a long path, from a slash on: half a folder's name could name another emotion.
+function shortened(name) {
+  const end = name.slice(-LONGEST_NAME);
+  return end === name || !end.includes("/") ? end : end.slice(end.indexOf("/") + 1);
+}
+
+async function look(blob, name, label, ofFilm) {
+  while (!isOver() && waiting.size >= MOST_WAITING) {
+    tell(null);
+    await new Promise((go) => (decided = go));
+  }
+  const asked = new URLSearchParams({ name: shortened(name), film: ofFilm ? "1" : "0", label });
   const answer = await (await ask(`/api/import?${asked}`, blob, blob.type)).json();
   seen.faces += answer.faces;
   answer.left.forEach((why) => leave(why));
   if (answer.repeated) leave("nearly the same as one before", answer.repeated);
   answer.offers.forEach(addOffer);
   tell();
-  while (waiting.size >= MOST_WAITING) {
-    tell(null);
-    await new Promise((go) => (decided = go));
-  }
 }
 
 function leave(why, count = 1) {
@@ -141,7 +162,7 @@ function tell(file) {
 
 function addOffer({ id, name, emotion, by, sure, alone }) {
   const note = document.createElement("p");
-  note.textContent = `${emotion === null ? "which?" : sure === null ? `says ${by === "you" ? "you" : by}` : `${by}: ${Math.round(100 * sure)} %`}`;
+  note.textContent = `${emotion === null ? "which?" : sure === null ? `says ${by}` : `${by}: ${Math.round(100 * sure)} %`}`;
   const place = document.createElement("p");
   place.textContent = place.title = name;
   const parts = [note, place];
@@ -155,6 +176,7 @@ function addOffer({ id, name, emotion, by, sure, alone }) {
   const take = button("Store", `Store ${name}`, () => store(item)), no = button("Leave out", `Leave out ${name}`, () => decide(item, null));
   const item = card(name, `/api/offer?id=${id}`, emotion, pick, ...parts, take, no);
   item.dataset.id = id;
+  item.dataset.alone = alone ? "yes" : "no";
   waiting.set(String(id), item);
   grid.append(item);
   settle(grid);
@@ -171,14 +193,20 @@ async function decide(item, emotion) {
   await goingOn(grid, item, () => settleOne(item, emotion));
 }
 
+// Whether the face is decided on now; one that the program no longer knows is, too.
 async function settleOne(item, emotion) {
-  if (!waiting.delete(item.dataset.id)) return true;
-  const answer = await attempt(() => change("/api/decide", { id: Number(item.dataset.id), emotion }));
+  if (item.dataset.asked) return true;
+  item.dataset.asked = "yes";
+  const answer = await attempt(() => change("/api/decide", { id: Number(item.dataset.id), emotion }).catch((error) => {
+    if (error.status !== 404) throw error;
+    return { fault: "no longer there" };
+  }));
   if (!answer) {
-    waiting.set(item.dataset.id, item);
+    delete item.dataset.asked;
     return false;
   }
-  remove(item);
+  waiting.delete(item.dataset.id);
+  if (item.parentElement) remove(item);
   if (answer.stored) {
     seen.stored += 1;
     addPicture(answer.stored);
@@ -189,11 +217,22 @@ async function settleOne(item, emotion) {
 }
 
 async function all(emotionOf) {
+  let failed = "";
   for (const item of [...grid.children]) {
     const emotion = emotionOf(item);
-    if (emotion !== "" && !await settleOne(item, emotion)) return;
+    if (emotion === "" || !item.parentElement || await settleOne(item, emotion)) continue;
+    failed = byId("problem").textContent;
+    if (isOver()) return;
   }
+  if (failed) problem(failed);
   byId("import-title").focus();
+}
+
+function dropAll() {
+  files = [];
+  for (const item of [...grid.children]) remove(item);
+  waiting.clear();
+  decided();
 }
 
 export function offerKey(event) {
@@ -218,5 +257,11 @@ for (const [opener, input] of [["choose-files", "files"], ["choose-folder", "fol
     target.value = "";
   });
 }
-byId("store-all").addEventListener("click", () => all(labelOf));
+byId("store-all").addEventListener("click", () => all((item) => item.dataset.alone === "yes" ? labelOf(item) : ""));
 byId("leave-all").addEventListener("click", () => all(() => null));
+onEnd(dropAll);
+onFacts(() => {
+  if (!now.facts.consent.needed) return;
+  dropAll();
+  tell();
+});

@@ -3,19 +3,39 @@
 
 export const byId = (id) => document.getElementById(id);
 export const now = { facts: null };
-let key = "";
-const listeners = [];
+let key = "", proof = "", over = "", leaving = false, unasked = false;
+const listeners = [], atTheEnd = [];
 
 export function onFacts(listener) {
   listeners.push(listener);
 }
 
+const ENDED = "The program on this machine has ended: the camera is off, and nothing more is sent. Start it again and open its new link.";
+
+// Called once, when the session is over: nothing is sent any more.
+export function onEnd(listener) {
+  atTheEnd.push(listener);
+}
+
+export const isOver = () => over !== "";
+
+// Whoever takes the port after the program gets no camera frame, no photo and no key.
+function end(sentence) {
+  if (over) return;
+  over = sentence;
+  key = "";
+  if (!leaving) sessionStorage.clear();
+  atTheEnd.forEach((listener) => listener());
+}
+
 export function problem(text) {
+  unasked = false;
   byId("problem").textContent = text || "";
   byId("problem").hidden = !text;
 }
 
 export async function ask(path, body, type) {
+  if (over) throw new Error(over);
   const options = { headers: { "x-emofl-key": key }, cache: "no-store", credentials: "omit", redirect: "error" };
   if (body !== undefined) {
     options.method = "POST";
@@ -26,10 +46,20 @@ export async function ask(path, body, type) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("The program on this machine does not answer: it has ended.");
+    end(ENDED);
+    throw new Error(over);
+  }
+  if (proof && answer.status !== 401 && answer.headers.get("x-emofl-proof") !== proof) {
+    end(ENDED);
+    throw new Error(over);
   }
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({}));
+    if (answer.status === 401 && path !== "/api/open") end(`${said.error || "Refused."} The camera is off, and nothing more is sent.`);
+    if (said.consent_needed && now.facts) {
+      now.facts.consent.needed = true;
+      listeners.forEach((listener) => listener());
+    }
     throw Object.assign(new Error(said.error || `Refused (${answer.status}).`), { status: answer.status });
   }
   return answer;
@@ -50,7 +80,23 @@ export async function attempt(deed) {
     problem("");
     return answer;
   } catch (error) {
-    problem(error.message);
+    problem(over || error.message);
+    return null;
+  }
+}
+
+// As `attempt`, for what nobody asked for just now: what the owner was told otherwise stays.
+export async function attemptUnasked(deed) {
+  try {
+    const answer = await deed();
+    if (unasked) problem("");
+    return answer;
+  } catch (error) {
+    if (over) problem(over);
+    else if (unasked || byId("problem").hidden) {
+      problem(error.message);
+      unasked = true;
+    }
     return null;
   }
 }
@@ -62,20 +108,26 @@ export async function open() {
   if (token) {
     history.replaceState(null, "", location.pathname);
     try {
-      key = (await (await ask("/api/open", { token })).json()).key;
+      const given = await (await ask("/api/open", { token })).json();
+      key = given.key;
       sessionStorage.setItem("emofl-key", key);
+      sessionStorage.setItem("emofl-proof", given.proof);
     } catch (error) {
       if (!key) throw error;
     }
   }
-  if (!key) throw new Error("This page opens with the link that the terminal shows.");
+  proof = sessionStorage.getItem("emofl-proof") || "";
+  if (!key || !proof) throw new Error("This page opens with the link that the terminal shows.");
   await change("/api/state");
 }
 
 export async function finish() {
   await ask("/api/done", {});
-  sessionStorage.removeItem("emofl-key");
+  end("The session is finished.");
 }
+
+addEventListener("beforeunload", () => (leaving = true));
+addEventListener("hashchange", () => location.reload());
 
 export function set(id, text, kind) {
   const element = byId(id);

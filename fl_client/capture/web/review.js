@@ -1,6 +1,6 @@
 // The pictures that are stored: look at them again, relabel, delete.
 
-import { ask, attempt, byId, change, now } from "./program.js";
+import { ask, attempt, byId, change, now, onFacts } from "./program.js";
 import { button, card, goingOn, pressedOn, remove, settle } from "./cards.js";
 
 const grid = byId("grid"), thumbs = new Map();
@@ -43,3 +43,7 @@ async function edit(name, emotion) {
 export function reviewKey(event) {
   return pressedOn(grid, event, { remove: (item) => edit(item.dataset.name, null), label: (item, to) => edit(item.dataset.name, to) });
 }
+
+onFacts(() => {
+  if (now.facts.consent.needed) [...thumbs.keys()].forEach(drop);
+});

@@ -83,7 +83,7 @@ class Guessing:
 def desk_of(studio: Studio) -> ImportDesk:
     """Takes photos for the studio's folder, with its detector."""
     guessing: Any = Guessing()
-    return ImportDesk(studio.album, lambda: Search(studio.detector, studio.album, classifier=guessing))
+    return ImportDesk(studio.album, lambda: Search(studio.detector, studio.album, make_classifier=lambda: guessing))
 
 
 @pytest.fixture

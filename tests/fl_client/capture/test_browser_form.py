@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import uvicorn
 
-from common.errors import RunError
+from common.errors import ModelError, RunError
 from fl_client.capture import browser_form, consent, import_desk
 from fl_client.capture.booth import FILES, Booth
 from fl_client.capture.browser_form import HOST
-from fl_client.capture.gate import KEY_HEADER, MOST_BYTES, Secrets
+from fl_client.capture.forget import forget
+from fl_client.capture.gate import KEY_HEADER, MOST_BYTES, PROOF_HEADER, Secrets
+from fl_client.capture.importing import Search
 
 from .conftest import BOX, desk_of, face, frame_of
 
@@ -97,13 +99,33 @@ def test_text_that_is_none_is_refused_and_tears_nothing_down(page: Page, path: s
 
 def test_without_the_key_nothing_is_told_or_done(page: Page) -> None:
     page.booth.studio.album.save("fear", face(1))
+    [offer] = import_photo(page, 2).json()["offers"]
     page.key = "x" * 43
-    for path in ("/api/state", "/api/pictures", "/api/picture?name=fear/00001.png"):
+    for path in (
+        "/api/state",
+        "/api/pictures",
+        "/api/picture?name=fear/00001.png",
+        "/api/offers",
+        f"/api/offer?id={offer['id']}",
+    ):
         assert page.get(path).status_code == 401
     for path in ("/api/consent", "/api/frame", "/api/act", "/api/edit", "/api/done"):
         assert page.post(path, {"name": "fear/00001.png"}).status_code == 401
+    assert page.post("/api/decide", {"id": offer["id"], "emotion": "fear"}).status_code == 401
+    assert import_photo(page, 3).status_code == 401
+    assert [one.number for one in page.booth.desk.offers()] == [offer["id"]]
     assert page.booth.studio.album.counts()["fear"] == 1
     assert not page.booth.done.is_set()
+
+
+def test_only_a_page_with_its_key_is_told_the_proof_that_an_answer_is_ours(page: Page) -> None:
+    given = page.post("/api/open", {"token": page.keys.new_token()}).json()
+    page.key = given["key"]
+    for answer in (page.get("/api/state"), page.post("/api/act", {"do": "nothing"}), page.get("/nothing")):
+        assert answer.headers[PROOF_HEADER] == given["proof"]
+    page.key = "x" * 43
+    assert PROOF_HEADER not in page.get("/api/state").headers
+    assert PROOF_HEADER not in page.get("/").headers
 
 
 @pytest.mark.parametrize("host", ["localhost", "evil.example", "127.0.0.1", "127.0.0.1:1", "[::1]", ""])
@@ -273,6 +295,15 @@ def test_an_oversized_body_is_refused_before_it_is_read(page: Page) -> None:
     assert chunked.status_code == 411
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    """Does nothing but fail."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
+
+
 def import_photo(page: Page, *seeds: int, name: str = "a.png", film: int = 0, label: str = "") -> httpx.Response:
     content = cv2.imencode(".png", frame_of(*seeds))[1].tobytes()
     asked = str(httpx.QueryParams({"name": name, "film": str(film), "label": label}))
@@ -293,7 +324,61 @@ def test_a_photo_is_offered_with_a_label_and_stored_only_when_its_owner_says_so(
     stored = cv2.imread(str(faces / done["stored"]), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(stored, face(1))
     assert page.get("/api/offers").json() == {"offers": []}
-    assert page.post("/api/decide", {"id": offer["id"], "emotion": "surprise"}).status_code == 400
+    assert page.post("/api/decide", {"id": offer["id"], "emotion": "surprise"}).status_code == 404
+
+
+def test_a_face_that_could_not_be_written_still_waits(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    [offer] = import_photo(page, 1).json()["offers"]
+    wish = {"id": offer["id"], "emotion": "fear"}
+    with monkeypatch.context() as full:
+        full.setattr(page.booth.studio.album, "save", raising(OSError(28, "No space left on device")))
+        assert page.post("/api/decide", wish).status_code == 500
+    assert [one["id"] for one in page.get("/api/offers").json()["offers"]] == [offer["id"]]
+    assert page.post("/api/decide", wish).json()["stored"] == "fear/00001.png"
+
+
+def test_after_forgetting_on_another_terminal_no_proposed_face_is_shown_or_stored(page: Page, faces: Path) -> None:
+    page.booth.studio.album.save("fear", face(9))
+    [offer] = import_photo(page, 1).json()["offers"]
+    forget(faces)
+    for answer in (
+        page.get("/api/offers"),
+        page.get(f"/api/offer?id={offer['id']}"),
+        page.post("/api/decide", {"id": offer["id"], "emotion": "fear"}),
+    ):
+        assert (answer.status_code, answer.json()["consent_needed"]) == (400, True)
+    assert page.get("/api/pictures").json() == {"pictures": []}
+    assert {one["count"] for one in page.get("/api/state").json()["emotions"]} == {0}
+    assert not faces.exists()
+    agreed = {"agree": True, "version": consent.TEXT_VERSION, "people": "me"}
+    assert page.post("/api/consent", agreed).status_code == 200
+    assert page.get("/api/offers").json() == {"offers": []}
+    [again] = import_photo(page, 9).json()["offers"]
+    assert page.post("/api/decide", {"id": again["id"], "emotion": "fear"}).json()["stored"] == "fear/00001.png"
+
+
+def test_a_bad_frame_of_a_film_hides_no_good_one_and_a_face_left_out_is_found_again(page: Page) -> None:
+    dark, good = frame_of(5) // 8, frame_of(5)
+    assert page.booth.desk.look(dark, "f", None, film=True).left == ("too dark",)
+    [offer] = page.booth.desk.look(good, "f", None, film=True).offers
+    assert page.booth.desk.look(good, "f", None, film=True).repeated == 1
+    page.booth.desk.decide(offer.number, None)
+    assert len(page.booth.desk.look(good, "f", None, film=True).offers) == 1
+
+
+def test_without_a_model_photos_are_offered_without_a_label_and_it_is_said_once(page: Page) -> None:
+    said: list[str] = []
+    studio = page.booth.studio
+    search = Search(studio.detector, studio.album, make_classifier=raising(ModelError("no model")), say=said.append)
+    page.booth.desk.make_search = lambda: search
+    assert import_photo(page, 1, label="fear").json()["offers"][0]["emotion"] == "fear"
+    assert said == []
+    assert [import_photo(page, seed).json()["offers"][0]["emotion"] for seed in (2, 3)] == [None, None]
+    assert said == ["No labels are proposed: no model"]
+
+
+def test_a_photo_that_is_too_large_is_refused_as_such_so_that_the_page_shrinks_it(page: Page) -> None:
+    assert page.post("/api/import?name=a.png", bomb(), **{"content-type": "image/png"}).status_code == 413
 
 
 def test_a_label_comes_from_the_owner_else_from_the_nearest_folder_else_from_the_model(page: Page) -> None:
@@ -352,8 +437,8 @@ def test_an_import_without_a_name_or_with_no_emotion_is_refused(page: Page, quer
 @pytest.mark.parametrize("number", ["7", "x", "1e3", "-1", "", "9" * 30])
 def test_no_other_face_than_an_offered_one_is_shown_or_decided_on(page: Page, number: str) -> None:
     import_photo(page, 1)
-    assert page.get(f"/api/offer?id={number}").status_code == 400
-    assert page.post("/api/decide", {"id": number, "emotion": "fear"}).status_code == 400
+    assert page.get(f"/api/offer?id={number}").status_code == 404
+    assert page.post("/api/decide", {"id": number, "emotion": "fear"}).status_code == 404
 
 
 def test_a_broken_photo_is_one_sentence(page: Page) -> None:

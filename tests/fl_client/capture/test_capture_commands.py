@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import ModelError
 from fl_client import capture_commands, cli
 from fl_client.capture import consent, importing
 from fl_client.capture.album import Album
@@ -234,6 +235,19 @@ def test_imported_photos_take_the_label_of_their_folder_the_model_or_the_owner(
     assert photos.joinpath("happy", "a.jpg").exists()
 
 
+def test_without_a_model_an_import_goes_on_without_proposals(
+    capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(self: object) -> None:
+        raise ModelError("The base model is not here.")
+
+    monkeypatch.setattr(capture_commands.BaseSource, "newest", missing)
+    code, out, err = capture("--import", photos, "--agree", typed="\n")
+    assert (code, counts(faces)) == (0, {"happiness": 2, "fear": 1})
+    assert err.count("No labels are proposed: The base model is not here.") == 1
+    assert "? (say which)" in out
+
+
 def test_the_same_import_again_stores_and_asks_nothing_new(capture: Command, faces: Path, photos: Path) -> None:
     capture("--import", photos, "--agree", typed="\n")
     before = counts(faces)
@@ -348,6 +362,9 @@ def test_forgetting_touches_no_folder_that_holds_no_faces(capture: Command, face
         (("--headless", "--browser"), "Choose one of"),
         (("--browser", "--import", "photos"), "chosen in the page"),
         (("--hands-free",), "--hands-free goes with --headless"),
+        (("--browser", "--label", "fear"), "'They show' labels what is chosen next"),
+        (("--browser", "--accept-above", "0"), "--label and --accept-above go with --import"),
+        (("--headless", "--label", "fear"), "--label and --accept-above go with --import"),
         (("--emotion", "bored"), "There is no emotion 'bored'"),
     ],
 )

@@ -3,9 +3,11 @@
 It needs Chromium, whose camera shows patterns out of a file; a fake detector finds a face where they are.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from fl_client.capture import browser_form
 from fl_client.capture.album import Album
 from fl_client.capture.booth import Booth
 from fl_client.capture.browser_form import HOST
+from fl_client.capture.forget import forget
 from fl_client.capture.gate import Secrets
 from tests.browser import Chromium, Tab, find_chromium
 
@@ -39,6 +42,9 @@ class Opened:
     tab: Tab
     booth: Booth
     host: str
+    server: uvicorn.Server
+    thread: threading.Thread
+    listener: socket.socket
 
     @property
     def counts(self) -> dict[str, int]:
@@ -56,6 +62,15 @@ class Opened:
     def press(self, key: str) -> None:
         """On whatever has the focus."""
         self.tab.run(f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{ key: {key!r}, bubbles: true }}))")
+
+    def start_camera(self) -> None:
+        self.tab.click("start")
+        self.tab.wait_for("!document.getElementById('take').disabled")
+
+    def end_server(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.listener.close()
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +95,10 @@ def opened(chromium: Chromium, make_studio) -> Iterator[Opened]:  # type: ignore
     tab = chromium.tab()
     tab.size(1000, 900)
     tab.open(f"http://{host}/#{keys.new_token()}")
-    yield Opened(tab, booth, host)
+    shown = Opened(tab, booth, host, server, thread, listener)
+    yield shown
     chromium.call("Target.closeTarget", {"targetId": tab.target})
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    shown.end_server()
 
 
 @pytest.fixture
@@ -110,8 +124,9 @@ def choose(opened: Opened, paths: list[Path]) -> None:
 
 def test_a_session_from_the_first_word_to_a_deleted_picture(opened: Opened) -> None:
     opened.agree()
-    opened.tab.click("start")
-    opened.tab.wait_for("!document.getElementById('take').disabled")
+    opened.press(" ")
+    assert opened.tab.run("document.getElementById('video').srcObject") is None
+    opened.start_camera()
     opened.press(" ")
     opened.tab.wait_for("document.querySelectorAll('#grid li').length === 3", 30)
     assert opened.counts == {"happiness": 3}
@@ -147,9 +162,9 @@ def test_photos_and_a_film_are_confirmed_face_by_face(opened: Opened, photos: li
     opened.press("Enter")
     opened.tab.wait_for(f"{OFFERS} === 5")
     assert opened.counts == {"fear": 1}
-    if first.startswith(("0", "1", "2")):
-        stored = cv2.imread(str(opened.booth.studio.album.folder / "fear" / "00001.png"), cv2.IMREAD_GRAYSCALE)
-        assert (stored == face(int(first[0]))).all()
+    assert first == "0.png"
+    stored = cv2.imread(str(opened.booth.studio.album.folder / "fear" / "00001.png"), cv2.IMREAD_GRAYSCALE)
+    assert (stored == face(0)).all()
     opened.tab.wait_for("document.activeElement.parentElement.id === 'offers'")
     opened.press("Delete")
     opened.tab.wait_for(f"{OFFERS} === 4")
@@ -169,9 +184,101 @@ def test_what_waits_is_still_there_when_the_page_is_loaded_anew(opened: Opened, 
     opened.tab.run("document.getElementById('all-show').value = 'sadness'")
     choose(opened, photos[:2])
     opened.tab.wait_for(f"{OFFERS} === 2", 30)
+    opened.tab.run("window.old = true")
     opened.tab.call("Page.reload")
-    opened.tab.wait_for(f"document.getElementById('offers') && {OFFERS} === 2", 30)
+    opened.tab.wait_for(f"!window.old && document.getElementById('offers') && {OFFERS} === 2", 60)
     assert opened.tab.run("[...document.querySelectorAll('#offers select')].map(({ value }) => value)") == ["sadness"] * 2
     opened.tab.click("leave-all")
     opened.tab.wait_for(f"{OFFERS} === 0")
     assert opened.counts == {}
+
+
+def test_once_the_program_has_ended_the_page_sends_nothing_to_whoever_takes_its_port(opened: Opened) -> None:
+    opened.agree()
+    opened.start_camera()
+    opened.tab.wait_for("document.getElementById('hint').textContent !== '' || document.getElementById('marks').width === 320")
+    opened.end_server()
+    opened.tab.wait_for("document.getElementById('problem').textContent.includes('nothing more is sent')")
+    assert opened.tab.run("sessionStorage.length") == 0
+    assert opened.tab.run("document.getElementById('video').srcObject") is None
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((HOST, int(opened.host.split(":")[1])))
+        other.listen()
+        other.settimeout(2)
+        for name in ("start", "take", "undo", "done", "choose-files"):
+            opened.tab.click(name)
+        opened.press(" ")
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
+def test_whoever_takes_the_port_at_once_and_answers_gets_no_second_frame(opened: Opened) -> None:
+    opened.agree()
+    opened.start_camera()
+    asked: list[bytes] = []
+
+    def answering(other: socket.socket) -> None:
+        other.settimeout(3)
+        with suppress(OSError):
+            while True:
+                line, _ = other.accept()
+                with line, suppress(OSError):
+                    line.settimeout(1)
+                    asked.extend([head] if (head := line.recv(1 << 16)) else [])
+                    line.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+
+    opened.end_server()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((HOST, int(opened.host.split(":")[1])))
+        other.listen()
+        answering(other)
+    assert len(asked) <= 1
+    opened.tab.wait_for("document.getElementById('problem').textContent.includes('nothing more is sent')")
+    assert opened.tab.run("document.getElementById('video').srcObject") is None
+
+
+def test_a_consent_that_is_taken_back_stops_the_camera_and_empties_the_page(opened: Opened, photos: list[Path]) -> None:
+    opened.agree()
+    choose(opened, photos[:2])
+    opened.tab.wait_for(f"{OFFERS} === 2", 30)
+    opened.start_camera()
+    forget(opened.booth.studio.album.folder)
+    opened.tab.wait_for("document.getElementById('consent').hidden === false")
+    assert opened.tab.run("document.getElementById('video').srcObject") is None
+    assert opened.tab.run(OFFERS) == 0
+    assert opened.booth.desk.offers() == []
+    opened.agree()
+    opened.start_camera()
+
+
+def test_the_warning_before_the_end_stays_while_the_camera_runs(opened: Opened, photos: list[Path]) -> None:
+    opened.agree()
+    opened.start_camera()
+    opened.tab.run("document.getElementById('all-show').value = 'sadness'")
+    choose(opened, photos[:1])
+    opened.tab.run("document.getElementById('all-show').value = 'anger'")
+    opened.tab.wait_for(f"{OFFERS} === 1", 30)
+    assert opened.tab.run("document.querySelector('#offers select').value") == "sadness"
+    opened.tab.click("done")
+    frames = sum("/api/frame" in request["url"] for request in opened.tab.requests)
+    while sum("/api/frame" in request["url"] for request in opened.tab.requests) < frames + 3:
+        time.sleep(0.05)
+    assert opened.text("problem").startswith("1 face from photos not decided on")
+    choose(opened, photos[1:2])
+    opened.tab.wait_for(f"{OFFERS} === 2", 30)
+    opened.tab.click("done")
+    assert opened.text("problem").startswith("2 faces")
+    assert not opened.booth.done.is_set()
+    reached = (
+        "[...document.querySelectorAll('#offers *')].filter(({ tabIndex }) => tabIndex === 0)"
+        ".map((part) => part.closest('li').dataset.name)"
+    )
+    assert set(opened.tab.run(reached)) == {"0.png"}
+    opened.tab.run("document.querySelector('#offers li:last-child select').focus()")
+    opened.press("7")
+    assert opened.tab.run("document.activeElement.value") == "fear"
+    assert set(opened.tab.run(reached)) == {"1.png"}
+    opened.tab.click("done")
+    opened.tab.wait_for("document.getElementById('place').textContent.startsWith('Finished')")

@@ -109,12 +109,12 @@ def test_a_newer_version_is_given_out_and_one_of_another_key_is_not(
     files: VerifiedFiles, registry: Path, said: list[str]
 ) -> None:
     Registry(registry, KEY).publish(weights_of_round(2), tiny_onnx(2), facts_of_round(2))
-    files._looked -= 2
+    wait(files)
     assert files.read("model.onnx") == ("000002-r0002", File("model.onnx", tiny_onnx(2)))
     folder = publish(registry, 3).folder
     (folder / "manifest.sig").write_bytes(OTHER_KEY.sign(CONTEXT, (folder / "manifest.json").read_bytes()))
     for _ in range(2):
-        files._looked -= 2
+        wait(files)
         assert files.read("model.onnx") == ("000002-r0002", File("model.onnx", tiny_onnx(2)))
     assert len(said) == 1
     assert "stays in use" in said[0]
@@ -154,20 +154,27 @@ def test_without_a_model_it_says_what_to_give(said: list[str]) -> None:
         serve_page(Path("base"), None, None, 0, said.append)
 
 
-def test_a_refused_version_is_not_verified_again_before_something_of_it_changes(
+def wait(files: VerifiedFiles, seconds: float = 2.0) -> None:
+    """Let the clock of its looks go on."""
+    before = files._lookout.now
+    files._lookout.now = lambda: before() + seconds
+
+
+def test_a_refused_version_is_verified_less_and_less_often_and_taken_once_it_is_good(
     registry: Path, files: VerifiedFiles, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[str] = []
     verify = serving.newer_than
     monkeypatch.setattr(serving, "newer_than", lambda model: looks.append("look") or verify(model))
-    monkeypatch.setattr(serving, "FRESH", 0.0)
     publish(registry, 2)
     path = registry / "versions" / "000002-r0002" / "model.onnx"
     content = path.read_bytes()
     path.chmod(0o600)
     path.write_bytes(b"x" + content[1:])
-    for _ in range(3):
+    for _ in range(9):
+        wait(files)
         assert (files.read("model.onnx") or ("",))[0] == "000001-r0001"
-    assert (len(looks), len(said)) == (1, 1)
+    assert (len(looks), len(said)) == (4, 1)
     path.write_bytes(content)
+    wait(files, 60)
     assert (files.read("model.onnx") or ("",))[0] == "000002-r0002"
