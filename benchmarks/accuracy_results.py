@@ -72,20 +72,10 @@ def read_lines(folder: Path) -> list[Line]:
 
 
 def show_lines(lines: Sequence[Line]) -> None:
-    table = Table(title="Federated runs, PrivateTest", title_justify="left")
-    for heading in (
-        "run",
-        "seeds",
-        "accuracy",
-        "± 95 %",
-        "balanced",
-        "shifted",
-        "start",
-        "start shifted",
-        "epsilon",
-        "worst tenth",
-    ):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
+    table = Table(title="Federated runs, PrivateTest", title_justify="left", padding=0)
+    headings = ("run", "seeds", "acc.", "±95 %", "bal.", "shifted", "start", "eps", "worst")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
     for line in lines:
         table.add_row(
             line.name,
@@ -95,11 +85,11 @@ def show_lines(lines: Sequence[Line]) -> None:
             f"{line.balanced:.1%}",
             "" if line.shifted is None else f"{line.shifted:.1%}",
             "" if line.start is None else f"{line.start:.1%}",
-            "" if line.start_shifted is None else f"{line.start_shifted:.1%}",
             "" if line.epsilon is None else f"{line.epsilon:.2f}",
             "" if line.worst_tenth is None else f"{line.worst_tenth:.1%}",
         )
     out.print(table)
+    out.print("bal.: balanced; shifted: with class priors shifted to the test faces'; worst: mean of the worst tenth of devices.")
 
 
 def read_heads(folder: Path) -> dict[str, dict[str, dict[str, float]]]:

@@ -135,8 +135,8 @@ def test_drawn_faces_come_as_folders_of_emotions(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_go_on(tmp_path: Path) -> None:
-    words = "run --drawn 200 --clients 2 --rounds 50 --model mobilenet_v2_tiny_128 --stem-stride 2 --local-steps 1 --out stopped"
-    process = subprocess.Popen(
+    words = "run --drawn 210 --clients 3 --rounds 50 --model mobilenet_v2_tiny_128 --stem-stride 2 --local-steps 1 --out stopped"
+    with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", "from simulation.cli import main; main()", *words.split()],
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
@@ -144,11 +144,11 @@ def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_go_on(tmp_path: Path) 
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout is not None
-    assert any(line.split()[:2] == ["round", "1/50"] for line in process.stdout), "the first round never ended"
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.split()[:2] == ["round", "1/50"] for line in process.stdout), "the first round never ended"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "fl-sim run --resume stopped" in said
     assert "Traceback" not in said
