@@ -38,6 +38,7 @@ def test_a_stored_face_reads_back_as_the_very_crop_of_the_loop(x, y, side, wider
     frame = np.random.default_rng(seed).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     box = (x, y, side + wider, side)
     preprocessing = Preprocessing(size=size, crop_margin=margin)
+    assume(min(x + side, 320 - x) > 2 and min(y + side, 240 - y) > 2)  # of a corner pixel alone a single colour is left
     images = stored(frame, box, preprocessing, tmp_path_factory.mktemp("parity") / "my_faces")
     np.testing.assert_array_equal(images[0], preprocessing.crop(frame, box))
 
