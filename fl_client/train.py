@@ -20,12 +20,12 @@ from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.native.build import library
-from common.privacy.dpsgd.summed import SummedGradients
+from common.privacy.dpsgd.summed import PlainGradients, SummedGradients
 from common.privacy.mechanisms import PoissonSampling, SecureRandom
 from fl_client.losses import Loss, make_loss
 from models.augment import augment
 from models.faces.faceset import FaceSet
-from models.frozen import FeatureCache, split_frozen
+from models.frozen import FeatureCache
 from models.preprocess import Preprocessing
 
 
@@ -74,20 +74,6 @@ class Gradients(Protocol):
     def compute(self, inputs: Tensor, targets: Tensor, loss: Loss, augmentations: int = 1) -> None: ...
 
     def close(self) -> None: ...
-
-
-class PlainGradients:
-    """As `SummedGradients`, by torch alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def compute(self, inputs: Tensor, targets: Tensor, loss: Loss, augmentations: int = 1) -> None:
-        self._model.zero_grad()
-        (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        self._model.zero_grad()
 
 
 def _plain_gradients(model: nn.Module) -> Gradients:
@@ -155,6 +141,8 @@ def train_locally(
         ConfigError: the loss needs class counts that the configuration does not have.
         PrivacyError: the loss depends on all faces at once, and there is a `release`.
     """
+    if release is not None and config.loss == "calibrated":
+        raise PrivacyError("A loss that is made from a device's own class counts has no epsilon.")
     write_parameters(model, weights)
     model.train()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -162,11 +150,8 @@ def train_locally(
     optimiser = torch.optim.SGD(
         trained.values(), lr=plan.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    parts = split_frozen(model) if features is not None and not config.augment else None
-    network = model if parts is None else parts[1]
-    kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
-    if release is not None and config.loss == "calibrated":
-        raise PrivacyError("A loss that is made from a device's own class counts has no epsilon.")
+    divided = None if features is None or config.augment else features.divide(model, faces, preprocessing)
+    network = model if divided is None else divided.rest
     loss = make_loss(config, faces.classes, faces.targets.sum(0))
     batches = (
         shuffled_batches(plan.examples, config.batch_size, plan.steps, seed)
@@ -180,10 +165,7 @@ def train_locally(
     try:
         for rows in batches:
             targets = torch.from_numpy(faces.targets[rows])
-            if kept is not None and parts is not None:
-                inputs = kept.rows(rows, parts[0], faces, preprocessing)
-            else:
-                inputs = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
+            inputs = divided.rows(rows) if divided is not None else torch.from_numpy(preprocessing.normalise(faces.images[rows]))
             if config.augmentations > 1:
                 inputs, targets = (values.repeat_interleave(config.augmentations, 0) for values in (inputs, targets))
             if config.augment:

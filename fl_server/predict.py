@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as WebRoute
 
-from common.errors import DependencyError, EmoflError, ModelError
+from common.errors import DependencyError, ModelError
 from common.files import read_token, write_once
 from common.identity import PublicKey
 from fl_server.gate import Refusal, Route
@@ -67,7 +67,6 @@ class Predictor:
         self._model: PublishedModel | None = None
         self._session: Any = None
         self._lookout = Lookout(registry)
-        self._told = ""
 
     def predict(self, content: bytes, whole: bool) -> Prediction:
         """What the newest model says of the faces in a picture.
@@ -94,24 +93,15 @@ class Predictor:
         return Prediction(manifest, picture, tuple(faces))
 
     def _newest(self) -> Manifest:
-        if self._lookout.due():
-            self._lookout.looked(refused=not self._look())
+        self._lookout.look(self._take, partial(log.warning, "No newer model for /v1/predict: %s"))
         if self._model is None:
             raise Refused(503, "Nothing is published yet.")
         return self._model.manifest
 
-    def _look(self) -> bool:
-        """Take the newest version over; False if it is refused."""
-        try:
-            newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
-            if newest is not None:
-                self._session, self._model = _session(newest), newest
-        except (EmoflError, OSError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                log.warning("No newer model for /v1/predict: %s", error)
-            return False
-        return True
+    def _take(self) -> None:
+        newest = open_published(self._registry, self._publisher) if self._model is None else newer_than(self._model)
+        if newest is not None:
+            self._session, self._model = _session(newest), newest
 
 
 def decode(content: bytes) -> Picture:

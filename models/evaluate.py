@@ -10,7 +10,7 @@ from torch import nn
 
 from common.errors import DataError
 from models.faces.faceset import FaceSet
-from models.frozen import FeatureCache, split_frozen
+from models.frozen import FeatureCache
 from models.preprocess import Preprocessing
 
 
@@ -71,13 +71,11 @@ def predict(
     was_training = model.training
     model.eval()
     found = []
-    parts = split_frozen(model) if features is not None else None
-    kept = features.of(parts[0], faces, preprocessing) if features is not None and parts is not None else None
+    divided = None if features is None else features.divide(model, faces, preprocessing)
     with torch.no_grad():
         for start in range(0, len(faces), batch):
-            if kept is not None and parts is not None:
-                rows = np.arange(start, min(start + batch, len(faces)))
-                found.append(parts[1](kept.rows(rows, parts[0], faces, preprocessing)).numpy())
+            if divided is not None:
+                found.append(divided.rest(divided.rows(np.arange(start, min(start + batch, len(faces))))).numpy())
                 continue
             inputs = torch.from_numpy(preprocessing.normalise(faces.images[start : start + batch]))
             found.append(model(inputs.contiguous(memory_format=torch.channels_last)).numpy())

@@ -74,12 +74,39 @@ class Kept:
         return 0 if self.values is None else self.values.numel() * self.values.element_size()
 
 
+@dataclass(frozen=True)
+class Divided:
+    """A model whose first layers are frozen, over one face set.
+
+    Attributes:
+        rest: its trained layers, which share its parameters; they take what `rows` gives.
+    """
+
+    rest: nn.Module
+    _front: nn.Module
+    _kept: Kept
+    _faces: FaceSet
+    _preprocessing: Preprocessing
+
+    def rows(self, rows: NDArray[np.int64]) -> Tensor:
+        """The features of the faces at `rows`."""
+        return self._kept.rows(rows, self._front, self._faces, self._preprocessing)
+
+
 class FeatureCache:
     """Features by what they depend on: the frozen weights, the faces and how faces become inputs."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
         self._guard = threading.Lock()
+
+    def divide(self, model: nn.Module, faces: FaceSet, preprocessing: Preprocessing) -> Divided | None:
+        """As `split_frozen`, with the features of these faces."""
+        parts = split_frozen(model)
+        if parts is None:
+            return None
+        front, rest = parts
+        return Divided(rest, front, self.of(front, faces, preprocessing), faces, preprocessing)
 
     def of(self, front: nn.Module, faces: FaceSet, preprocessing: Preprocessing) -> Kept:
         """The features of these faces; empty at first."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import EmoflError
 from models.published import LATEST
 
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -32,6 +33,21 @@ class Lookout:
     _next: float = -math.inf
     _refusals: int = 0
     _latest: bytes = b""
+    _told: str = ""
+
+    def look(self, take: Callable[[], None], tell: Callable[[str], None]) -> None:
+        """If it is time, call `take`, which takes the newest version over or raises; the same refusal is told once."""
+        if not self.due():
+            return
+        try:
+            take()
+        except (EmoflError, OSError) as error:
+            self.looked(refused=True)
+            if str(error) != self._told:
+                self._told = str(error)
+                tell(str(error))
+        else:
+            self.looked(refused=False)
 
     def due(self) -> bool:
         """Whether to look now: the pause is over, or since a refusal `LATEST` has come to name another version."""

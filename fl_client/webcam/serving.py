@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from common.canonical import sha256
-from common.errors import ConfigError, DeviceError, EmoflError, IntegrityError
+from common.errors import ConfigError, DeviceError, IntegrityError
 from common.files import read_plain
 from common.quiet_http import QUIET_HTTP
 from fl_client.webcam.choice import BASE
@@ -72,7 +72,6 @@ class VerifiedFiles:
     def __init__(self, path: Path, trust: Trust | None, say: Callable[[str], None]) -> None:
         self._say = say
         self._guard = threading.Lock()
-        self._told = ""
         self.newest = open_published(path, trust, state=default_state_folder())
         self._files = _files(self.newest)
         self._lookout = Lookout(self.newest.registry or path)
@@ -81,23 +80,14 @@ class VerifiedFiles:
     def read(self, name: str) -> tuple[str, File] | None:
         """The newest version's name, and one of its files; None for a name that is none of them."""
         with self._guard:
-            if self._lookout.due():
-                self._lookout.looked(refused=not self._look())
+            self._lookout.look(self._take, lambda sentence: self._say(f"{sentence} The model before it stays in use."))
             content = self._files.get(name)
             return None if content is None else (self.newest.manifest.version, content)
 
-    def _look(self) -> bool:
-        """Take the newest version over; False if it is refused."""
-        try:
-            newer = newer_than(self.newest)
-            if newer is not None:
-                self.newest, self._files = newer, _files(newer)
-        except (EmoflError, OSError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                self._say(f"{error} The model before it stays in use.")
-            return False
-        return True
+    def _take(self) -> None:
+        newer = newer_than(self.newest)
+        if newer is not None:
+            self.newest, self._files = newer, _files(newer)
 
 
 def _files(model: PublishedModel) -> dict[str, File]:

@@ -36,29 +36,44 @@ class _Sums(Books):
         weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
 
-class SummedGradients:
-    """The mean gradient of a batch, without clipping or noise: gives no privacy. The model is changed until `close`.
+class PlainGradients:
+    """The mean gradient of a batch by torch alone, without clipping or noise: gives no privacy."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor], augmentations: int = 1) -> None:
+        """Set `grad` of every trainable parameter to the mean over the rows; arguments as in `BookkeepingGradients`."""
+        self._model.zero_grad()
+        (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Leave no gradient behind."""
+        self._model.zero_grad()
+
+
+class SummedGradients(PlainGradients):
+    """The same by the DP engine's layers; the model is changed until `close`.
 
     Raises:
         ModelError: as for `BookkeepingGradients`.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        super().__init__(model)
         self._layers = record_layers(model, _Sums())
 
     def compute(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor], augmentations: int = 1) -> None:
-        """Set `grad` of every trainable parameter to the mean over the rows; arguments as in `BookkeepingGradients`."""
+        """As in `PlainGradients`."""
         if not self._layers:
             raise ModelError("This engine is closed; make a new one for the model.")
-        self._model.zero_grad()
-        (loss(self._model(inputs), targets) / len(inputs)).backward()  # type: ignore[no-untyped-call]
+        super().compute(inputs, targets, loss, augmentations)
 
     def close(self) -> None:
         """Give the layers their own forward back."""
         give_back(self._layers)
         self._layers = []
-        self._model.zero_grad()
+        super().close()
 
 
 def sum_gradients(model: nn.Module) -> nn.Module:

@@ -1,5 +1,8 @@
 """Frames with faces that a fake detector finds where they are, a source of them, and a studio over a folder of its own."""
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from numpy.typing import NDArray
 
+from fl_client.capture import browser_form
 from fl_client.capture.album import Album
+from fl_client.capture.booth import Booth
 from fl_client.capture.import_desk import ImportDesk
 from fl_client.capture.importing import Search
 from fl_client.capture.session import Rhythm, Session
@@ -102,3 +108,29 @@ def make_studio(faces: Path) -> Callable[..., Studio]:
         return Studio(album, detector or FixedDetector(), session)
 
     return make
+
+
+@dataclass
+class Served:
+    """A booth that answers at `host` until `end`."""
+
+    host: str
+    server: uvicorn.Server
+    thread: threading.Thread
+    listener: socket.socket
+
+    def end(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.listener.close()
+
+
+def serve(booth: Booth) -> Served:
+    listener = browser_form._listening(0)
+    host = f"{browser_form.HOST}:{listener.getsockname()[1]}"
+    server = uvicorn.Server(browser_form._config(booth.app(host)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    return Served(host, server, thread, listener)

@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from common.errors import ModelError, RunError
 from fl_client.capture import browser_form, consent, import_desk
@@ -23,7 +21,7 @@ from fl_client.capture.forget import forget
 from fl_client.capture.gate import KEY_HEADER, MOST_BYTES, PROOF_HEADER, Secrets
 from fl_client.capture.importing import Search
 
-from .conftest import BOX, desk_of, face, frame_of
+from .conftest import BOX, desk_of, face, frame_of, serve
 
 pytestmark = pytest.mark.network
 
@@ -62,20 +60,12 @@ def page(make_studio) -> Iterator[Page]:
     consent.record(studio.album.folder, "me")
     keys = Secrets()
     booth = Booth(studio, keys, desk_of(studio))
-    listener = browser_form._listening(0)
-    host = f"{HOST}:{listener.getsockname()[1]}"
-    server = uvicorn.Server(browser_form._config(booth.app(host)))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    served = serve(booth)
     with httpx.Client(trust_env=False, timeout=20) as client:
-        opened = Page(host, keys, booth, client)
+        opened = Page(served.host, keys, booth, client)
         opened.key = opened.post("/api/open", {"token": keys.new_token()}).json()["key"]
         yield opened
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    served.end()
 
 
 def test_a_link_opens_one_page_once(page: Page) -> None:

@@ -4,7 +4,6 @@ It needs Chromium, whose camera shows patterns out of a file; a fake detector fi
 """
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,9 +13,7 @@ from urllib.parse import urlsplit
 
 import cv2
 import pytest
-import uvicorn
 
-from fl_client.capture import browser_form
 from fl_client.capture.album import Album
 from fl_client.capture.booth import Booth
 from fl_client.capture.browser_form import HOST
@@ -24,7 +21,7 @@ from fl_client.capture.forget import forget
 from fl_client.capture.gate import Secrets
 from tests.browser import Chromium, Tab, find_chromium
 
-from .conftest import desk_of, face, frame_of
+from .conftest import Served, desk_of, face, frame_of, serve
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,10 +38,11 @@ class Opened:
 
     tab: Tab
     booth: Booth
-    host: str
-    server: uvicorn.Server
-    thread: threading.Thread
-    listener: socket.socket
+    served: Served
+
+    @property
+    def host(self) -> str:
+        return self.served.host
 
     @property
     def counts(self) -> dict[str, int]:
@@ -68,9 +66,7 @@ class Opened:
         self.tab.wait_for("!document.getElementById('take').disabled")
 
     def end_server(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
-        self.listener.close()
+        self.served.end()
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +81,11 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 def opened(chromium: Chromium, make_studio) -> Iterator[Opened]:  # type: ignore[no-untyped-def]
     studio, keys = make_studio({"happiness": 3, "fear": 2}), Secrets()
     booth = Booth(studio, keys, desk_of(studio))
-    listener = browser_form._listening(0)
-    host = f"{HOST}:{listener.getsockname()[1]}"
-    server = uvicorn.Server(browser_form._config(booth.app(host)))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    served = serve(booth)
     tab = chromium.tab()
     tab.size(1000, 900)
-    tab.open(f"http://{host}/#{keys.new_token()}")
-    shown = Opened(tab, booth, host, server, thread, listener)
+    tab.open(f"http://{served.host}/#{keys.new_token()}")
+    shown = Opened(tab, booth, served)
     yield shown
     chromium.call("Target.closeTarget", {"targetId": tab.target})
     shown.end_server()
