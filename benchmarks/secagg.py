@@ -21,12 +21,13 @@ from common.console import command_line, out, run_command_line
 from common.identity import SigningKey
 from common.secagg import prg
 from common.secagg.client import Client, Limits
+from common.secagg.fields import Entries, RingVector
 from common.secagg.keys import SEALED_BYTES, AgreementKey, commitment, seal, unseal
 from common.secagg.ring import Ring, narrowest
 from common.secagg.roster import Roster, advertise, sign_input, sign_survivors
 from common.secagg.server import Server
 from common.secagg.shamir import SHARE_BYTES, split
-from common.secagg.wire import Confirmation, Directory, Entries, MaskedInput, RingVector, Shares, Terms, Unmasking, WireMessage
+from common.secagg.wire import Confirmation, Directory, MaskedInput, Shares, Terms, Unmasking, WireMessage
 
 UPLOAD_TARGET = 1.73
 """Bytes a device sends against the plain update: what Bonawitz et al. 2017 report for 2^10 devices and 2^20 values."""

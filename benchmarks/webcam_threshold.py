@@ -14,7 +14,8 @@ from rich.table import Table
 
 from benchmarks.camera_frames import faceless, stills
 from benchmarks.conclusion import conclude
-from benchmarks.webcam import FACELESS, TARGETS, Found, measure_detector, open_real
+from benchmarks.webcam import TARGETS
+from benchmarks.webcam_measures import FACELESS, Found, measure_detector, open_real
 from common.console import command_line, out, run_command_line
 from common.errors import RunError
 from models.detector.grid import THRESHOLD, GridDetector

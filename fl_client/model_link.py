@@ -25,8 +25,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from common.certificates import fingerprint, load_certificate
 from common.device_api.refusals import DeviceRevoked, DeviceUnknown, EnrolmentError, ServerUnreachable
 from common.errors import ConfigError, EmoflError, IntegrityError
-from fl_client.enrolment import Membership, refused, target_of
+from fl_client.enrolment import refused
 from fl_client.handshake import recognise
+from fl_client.membership import Membership, target_of
 from fl_client.mirror import Announced, Mirror
 
 STEADY_SECONDS = 10.0

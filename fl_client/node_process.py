@@ -19,7 +19,7 @@ from common.errors import ConfigError, EmoflError, RunError
 from common.flower_log import log_to
 from common.privacy.ledger import LedgerPlace
 from common.processes import end_with_parent
-from fl_client.enrolment import load_membership, target_of
+from fl_client.membership import load_membership, target_of
 from fl_client.node_settings import Ending, NodeSettings
 from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy

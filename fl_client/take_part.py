@@ -38,7 +38,7 @@ from fl_client.policy_file import read_policy
 from fl_client.terminal import plain
 
 if TYPE_CHECKING:
-    from fl_client.enrolment import Membership
+    from fl_client.membership import Membership
 
 LOCAL_PATIENCE = 15.0
 """Seconds for the server on this machine to offer another code, when two devices took the same one."""
@@ -143,7 +143,8 @@ def become_member(home: Path, join: str | None, name: str, rules: Policy | None 
         EnrolmentError: the server refuses, cannot be reached, or there is no code.
         ConfigError: the code has a typing error, or the device belongs to another server, or the owner does not allow this one.
     """
-    from fl_client.enrolment import enrol, load_membership
+    from fl_client.enrolment import enrol
+    from fl_client.membership import load_membership
 
     rules = rules or Policy()
     if join is not None:

@@ -31,7 +31,7 @@ from common.device_api import device_api_pb2 as pb
 from common.device_api import device_api_pb2_grpc as rpc
 from common.device_api.proof import enrolment_proof
 from common.device_api.refusals import REASON
-from fl_client.enrolment import Membership
+from fl_client.membership import Membership
 from tests.deployed import signed, trusting
 
 HTTPS, ENROL, DEVICES, INSIDE = "8443", "8444", "8445", "loopback"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from common.errors import ConfigError, IntegrityError, PrivacyError
 from common.identity import SigningKey
 from common.secagg import prg
+from common.secagg.fields import Entries, RingVector
 from common.secagg.graph import SMALLEST, Graph, plan
 from common.secagg.keys import AgreementKey, Session, commitment, seal, unseal
 from common.secagg.prg import SEED_BYTES, Random
@@ -35,10 +36,8 @@ from common.secagg.wire import (
     Confirmation,
     Delivery,
     Directory,
-    Entries,
     MaskedInput,
     Quorum,
-    RingVector,
     Shares,
     Survivors,
     Terms,

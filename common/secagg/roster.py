@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from common.errors import IntegrityError
 from common.identity import PublicKey, SigningKey
+from common.secagg.fields import KEY_BYTES, Entries, Ids, Members
 from common.secagg.keys import Session
-from common.secagg.wire import KEY_BYTES, Advertisement, Directory, Entries, Ids, Members, Terms
+from common.secagg.wire import Advertisement, Directory, Terms
 
 ADVERTISE, SURVIVE, CONFIRM = (f"emofl secagg 1 {purpose}" for purpose in ("advertise", "masked input sent", "survivors"))
 

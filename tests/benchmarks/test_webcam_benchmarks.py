@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.webcam import USAGES, open_real
+from benchmarks.webcam_measures import USAGES, open_real
 from benchmarks.webcam_photographs import find, ways
 from benchmarks.webcam_threshold import highest
 from common.errors import DataError, RunError

@@ -24,7 +24,8 @@ from common.device_api.refusals import (
     WrongAuthority,
 )
 from common.errors import ConfigError
-from fl_client.enrolment import enrol, load_membership, plain_name, refused
+from fl_client.enrolment import enrol, plain_name, refused
+from fl_client.membership import load_membership
 from fl_server.authority import Authority
 from fl_server.device_api import Limits
 from tests.membership import FLEET_PORT, Clock, serving

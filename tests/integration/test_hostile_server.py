@@ -17,7 +17,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from common.privacy.ledger import Ledger
-from fl_client.enrolment import load_membership
+from fl_client.membership import load_membership
 from simulation.drawn_folder import draw_folder
 from tests.federation import CLIENT, Federation, federation_in
 from tests.hostile import ANSWERS, MODULE, OWN_COHORT, TRACE

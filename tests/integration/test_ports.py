@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.join_code import parse_join_code
-from fl_client.enrolment import load_membership
+from fl_client.membership import load_membership
 from fl_server.roster import Roster
 from fl_server.server_folder import ServerFolder
 from fl_server.service import ADMIN

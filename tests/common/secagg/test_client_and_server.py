@@ -10,9 +10,10 @@ from common.errors import ConfigError, IntegrityError, PrivacyError, ReplyError,
 from common.secagg import client as client_module
 from common.secagg import server as server_module
 from common.secagg.client import Client, Limits, Stage
+from common.secagg.fields import RingVector
 from common.secagg.ring import Ring
 from common.secagg.server import Phase
-from common.secagg.wire import MaskedInput, RingVector, Unmasking, WireMessage
+from common.secagg.wire import MaskedInput, Unmasking, WireMessage
 from tests.common.secagg.rehearsal import Rehearsal, small_ring
 
 NEVER = 5

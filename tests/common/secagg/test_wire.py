@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import IntegrityError
+from common.secagg.fields import RingVector
 from common.secagg.wire import (
     Advertisement,
     Confirmation,
@@ -13,7 +14,6 @@ from common.secagg.wire import (
     Directory,
     MaskedInput,
     Quorum,
-    RingVector,
     Shares,
     Survivors,
     Terms,
