@@ -74,7 +74,8 @@ def _skew() -> list[Cell]:
         "upload": {"secure": False},
     }
     full = {"train": {"batch_size": 64, "learning_rate": 0.02}, "upload": {"secure": False}}
-    starts: dict[str, dict[str, Any]] = {"base": full, "block": BLOCK, "scratch": SCRATCH}
+    votes = merge_settings(full, {"data": {"labels": "ferplus"}, "train": {"decay": 0.01}})
+    starts: dict[str, dict[str, Any]] = {"base": full, "votes": votes, "block": BLOCK, "scratch": SCRATCH}
     found = [Cell(f"central/{start}", merge_settings(alone, settings)) for start, settings in starts.items()]
     for start, settings in starts.items():
         for clients in (20, 100):
@@ -82,8 +83,8 @@ def _skew() -> list[Cell]:
                 data = {"clients": clients} | ({"scheme": "iid"} if alpha is None else {"alpha": alpha})
                 where = f"{'iid' if alpha is None else f'alpha-{alpha:g}'}-{clients}"
                 found.append(Cell(f"fedavg/{start}-{where}", merge_settings(settings, {"data": data})))
-    calibrated = {"train": {"loss": "calibrated", "class_counts": FER2013}}
-    for start in ("base", "block"):
+    for start, counts in (("base", FER2013), ("votes", FERPLUS), ("block", FER2013)):
+        calibrated = {"train": {"loss": "calibrated", "class_counts": counts}}
         for alpha in (0.1, 0.3):
             settings = merge_settings(starts[start], {"data": {"alpha": alpha}} | calibrated)
             found.append(Cell(f"fedavg/{start}-calibrated-alpha-{alpha:g}-20", settings))
@@ -192,14 +193,19 @@ class Claim:
     points: float
 
 
-BASE = "base"
-"""The half-data base as it is, before any round."""
+START = "its own start"
+"""What the cell's own runs began with: the half-data base as it is."""
 
 CLAIMS = (
-    Claim("fedavg/base-alpha-0.3-20", "central/base", 1.5),
-    Claim("fedavg/base-alpha-0.3-20", BASE, -2.0),
-    Claim("fedavg/base-calibrated-alpha-0.3-20", "central/base", 1.5),
-    Claim("fedavg/base-calibrated-alpha-0.3-20", BASE, -2.0),
+    *(
+        claim
+        for start in ("base", "votes")
+        for loss in ("", "-calibrated")
+        for claim in (
+            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", f"central/{start}", 1.5),
+            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", START, -2.0),
+        )
+    ),
     *(Claim(f"record/{part}-epsilon-8", f"record/{part}-no-dp", 1.0) for part in PARTS),
     *(Claim(f"record/{part}-epsilon-2", f"record/{part}-no-dp", 2.0) for part in PARTS),
     Claim("client/central-epsilon-8-1000", "client/none-1000", 2.0),
