@@ -19,8 +19,7 @@ from common.errors import PrivacyError
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
-from common.privacy.dpsgd.native.build import library
-from common.privacy.dpsgd.summed import PlainGradients, SummedGradients
+from common.privacy.dpsgd.summed import plain_gradients
 from common.privacy.mechanisms import PoissonSampling, SecureRandom
 from fl_client.losses import Loss, make_loss
 from models.augment import augment
@@ -74,10 +73,6 @@ class Gradients(Protocol):
     def compute(self, inputs: Tensor, targets: Tensor, loss: Loss, augmentations: int = 1) -> None: ...
 
     def close(self) -> None: ...
-
-
-def _plain_gradients(model: nn.Module) -> Gradients:
-    return PlainGradients(model) if library() is None else SummedGradients(model)
 
 
 def _private_gradients(
@@ -160,7 +155,7 @@ def train_locally(
     )
     warp = torch.Generator().manual_seed(seed if release is None else int(random.uint64(1)[0] >> np.uint64(1)))
     gradients: Gradients = (
-        _plain_gradients(network) if release is None else _private_gradients(network, privacy, release, plan.sampling, random)
+        plain_gradients(network) if release is None else _private_gradients(network, privacy, release, plan.sampling, random)
     )
     try:
         for rows in batches:
