@@ -42,7 +42,7 @@ class Recipe(Settings):
     variant: str = "mobilenet_v3_small"
     stem_stride: Literal[1, 2] = 1
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    images: int = Field(default=1_200_000, ge=1)
+    images: int = Field(default=2_700_000, ge=1)
     batch_size: int = Field(default=64, ge=1)
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=0.002, gt=0)
