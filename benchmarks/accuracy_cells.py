@@ -130,7 +130,7 @@ def _client_level() -> list[Cell]:
         found.append(Cell(f"client/none-{clients}", merge_settings(plain, {"upload": {"secure": False}})))
         for mode in ("central", "distributed"):
             for epsilon in (2.0, 8.0):
-                level = {"mode": mode, "epsilon": epsilon, "clip": 0.5}
+                level = {"mode": mode, "epsilon": epsilon, "clip": 0.1}
                 found.append(Cell(f"client/{mode}-epsilon-{epsilon:g}-{clients}", plain | {"client_level": level}))
     return found
 

@@ -68,7 +68,7 @@ def main(
     )
     out.print(note)
     table = Table(title=f"{CLIENTS} devices, {seeds} deals, the shipped base", title_justify="left")
-    for heading in ("alpha", "model", "mean", "worst 10th", "best 10th", "balanced", "worse off"):
+    for heading in ("alpha", "model", "mean", "worst", "best", "balanced", "harmed"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     results: dict[str, Any] = {}
     began = time.process_time()
@@ -80,6 +80,7 @@ def main(
             worse = f"{np.mean([one.worse_off for one in outcomes]):.1f}" if stage == "after" else ""
             table.add_row(f"{alpha:g}" if stage == "before" else "", TITLES[stage], *figures, worse)
     out.print(table)
+    out.print("worst, best: means of that tenth of the devices; harmed: devices that are worse off, mean of the deals.")
     conclude("own_heads", {"pull": pull, "cpu_seconds": round(time.process_time() - began), "results": results})
 
 
