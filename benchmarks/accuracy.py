@@ -26,6 +26,10 @@ TARGETS = {"ferplus": 0.84, "fer2013": 0.67}
 """Accuracy of the shipped base on PrivateTest: FER+ majority (8 classes), FER2013 (7 classes)."""
 
 
+PLACES: Any = {"init": True, "data": {"path"}}
+"""Settings that may differ between two calls: where the base and the faces lie."""
+
+
 def find_data(given: Path | None) -> Path:
     """fer2013.csv: what was given, or in $EMOFL_DATA.
 
@@ -124,16 +128,22 @@ def half_base(data: Path, folder: Path, images: int) -> Path:
 
 
 def play(cell: Cell, data: Path, base: Path, folder: Path, seeds: int, workers: int) -> None:
-    """The cell's runs that are not finished yet."""
+    """The cell's runs that are not finished yet.
+
+    Raises:
+        ConfigError: a run in the folder has other settings than its cell.
+    """
     from simulation.perform import perform
+    from simulation.run import RunFolder
 
     for seed in range(seeds):
         run = folder / "runs" / cell.name / f"seed-{seed}"
+        settings, going_on = cell.config(str(data), str(base), seed), (run / "config.json").exists()
+        if going_on and RunFolder(run).config.model_dump(exclude=PLACES) != settings.model_dump(exclude=PLACES):
+            raise ConfigError(f"{run} was played with other settings than {cell.name} has now: move it away to play it anew.")
         if (run / "summary.json").exists():
             continue
-        going_on = (run / "config.json").exists()
-        settings = None if going_on else cell.config(str(data), str(base), seed)
-        perform(settings, None if going_on else run, run if going_on else None, "in-process", workers)
+        perform(None if going_on else settings, None if going_on else run, run if going_on else None, "in-process", workers)
 
 
 def personalise(cell: Cell, folder: Path) -> None:
@@ -157,9 +167,9 @@ def missed_claims(lines: Sequence[Line]) -> list[str]:
             continue
         against = line.start if claim.against == START else None if other is None else other.accuracy
         if against is not None and 100 * (against - line.accuracy) > claim.points:
-            way, sign = ("below", 1) if claim.points > 0 else ("above", -1)
-            points = sign * 100 * (against - line.accuracy)
-            missed.append(f"{claim.cell}: {points:.1f} points {way} {claim.against} instead of {abs(claim.points):g}")
+            points = 100 * (line.accuracy - against)
+            what, bar = ("below", -points) if claim.points > 0 else ("above", points)
+            missed.append(f"{claim.cell}: {bar:+.1f} points {what} {claim.against} instead of {abs(claim.points):g}")
     return missed
 
 

@@ -77,6 +77,7 @@ def _skew() -> list[Cell]:
     votes = merge_settings(full, {"data": {"labels": "ferplus"}, "train": {"decay": 0.01}})
     starts: dict[str, dict[str, Any]] = {"base": full, "votes": votes, "block": BLOCK, "scratch": SCRATCH}
     found = [Cell(f"central/{start}", merge_settings(alone, settings)) for start, settings in starts.items()]
+    # A mean of twenty models bears more noise in each of them than a single model does.
     starts["votes"] = merge_settings(votes, {"train": {"batch_size": 32, "learning_rate": 0.03}})
     for start, settings in starts.items():
         for clients in (20, 100):

@@ -189,6 +189,13 @@ def plain_step(gradients: PlainGradients, optimiser: torch.optim.Optimizer, inpu
     optimiser.step()
 
 
+Splits = tuple[FaceSet, FaceSet]
+"""Faces to train on, and to judge by."""
+
+RECIPE = "adamw-0.002-votes"
+"""Names what `train` does, so that scores of another recipe are not taken for its own."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What a variant learnt.
@@ -213,7 +220,7 @@ def train(variant: Variant, images: int, faces: FaceSet, test: FaceSet) -> Score
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     began = time.process_time()
-    for _ in track(range(steps), variant.title, console=out, transient=True):
+    for _ in track(range(steps), variant.title, console=out, transient=True, disable=not out.is_terminal):
         rows = rng.integers(0, len(faces), 64)
         inputs = augment(torch.from_numpy(preprocessing.normalise(faces.images[rows])), generator)
         targets = torch.from_numpy(faces.targets[rows])
@@ -225,19 +232,34 @@ def train(variant: Variant, images: int, faces: FaceSet, test: FaceSet) -> Score
     return Score(64 * steps, round(seconds, 1), scores.accuracy, scores.balanced_accuracy)
 
 
-def train_all(variants: list[Variant], images: int, costs: dict[str, Costs], data: Path, folder: Path) -> dict[str, Score]:
-    """The first variant on `images` faces, the others on as many as its time buys; what is in `folder` is not done again."""
-    path = folder / f"scores-{images}.json"
-    scores = {name: Score(**found) for name, found in json.loads(path.read_bytes()).items()} if path.exists() else {}
-    faces, _ = open_faces(data, labels="ferplus", usage="Training")
-    test, _ = open_faces(data, labels="ferplus-majority", usage="PublicTest")
+def train_all(variants: list[Variant], images: int, costs: dict[str, Costs], splits: Splits, folder: Path) -> dict[str, Score]:
+    """The first variant on `images` faces, the others on as many as its time buys; what is in `folder` is not done again.
+
+    Raises:
+        ConfigError: what is in `folder` cannot be read.
+    """
+    path = folder / f"{RECIPE}-{images}.json"
     for variant in variants:
-        if variant.title not in scores:
+        if variant.title not in kept_scores(path):
             share = costs[variants[0].title].step / costs[variant.title].step
-            scores[variant.title] = train(variant, round(images * share), faces, test)
+            score = train(variant, round(images * share), *splits)
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps({name: asdict(score) for name, score in scores.items()}, indent=1).encode())
+            scores = kept_scores(path) | {variant.title: score}  # another process may have added its own meanwhile
+            write_atomic(path, json.dumps({name: asdict(one) for name, one in scores.items()}, indent=1).encode())
+    scores = kept_scores(path)
     return {variant.title: scores[variant.title] for variant in variants}
+
+
+def kept_scores(path: Path) -> dict[str, Score]:
+    """The scores in a file, none where it is not there.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        return {name: Score(**found) for name, found in json.loads(path.read_bytes()).items()} if path.exists() else {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged: delete it, and its variants are trained anew.") from error
 
 
 app = command_line("Variants of the network, side by side.")
@@ -251,17 +273,22 @@ def main(
         int, typer.Option("--train", min=0, help="Faces on which the first variant trains; the others get equal CPU time.")
     ] = 0,
     data: Annotated[Path | None, typer.Option(help="fer2013.csv with fer2013new.csv beside it, for --train.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where accuracies are kept: the same command goes on.")] = Path(
-        "runs/architecture"
-    ),
+    folder: Annotated[
+        Path, typer.Option(help="Where accuracies are kept; the same command goes on with the next variant.")
+    ] = Path("runs/architecture"),
 ) -> None:
     """Print the table, then one line of JSON. The accuracy column is filled by --train only, which takes hours."""
     if images and data is None:
         raise ConfigError("--train needs --data fer2013.csv.")
     torch.set_num_threads(1)
+    splits = None
+    if images and data is not None:
+        faces, _ = open_faces(data, labels="ferplus", usage="Training")
+        test, _ = open_faces(data, labels="ferplus-majority", usage="PublicTest")
+        splits = faces, test
     chosen = [v for i, v in enumerate(VARIANTS) if i == 0 or not only or any(part in v.title for part in only)]
     costs = measure(chosen, repeats)
-    scores = train_all(chosen, images, costs, data, folder) if images and data is not None else {}
+    scores = {} if splits is None else train_all(chosen, images, costs, splits, folder)
     show(costs, scores)
     rows = {
         title: asdict(found) | {"score": asdict(scores[title]) if title in scores else None} for title, found in costs.items()

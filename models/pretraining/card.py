@@ -15,7 +15,7 @@ DATA = """## Data
 Trained on the Training rows of FER2013 (Goodfellow et al. 2013, arXiv:1307.0414) with two kinds of labels at once: the original
 seven classes, which came from image-search words, and the votes of ten people from FER+ (Barsoum et al. 2016, arXiv:1608.01041).
 Rows that are all black are left out. Single votes count as outliers and are zeroed, as in the FER+ reference code.
-PublicTest was looked at during training, PrivateTest only where it ended; docs/pretraining.md names each such end.
+PublicTest was looked at during training, PrivateTest only where it ended (once for each time that it was lengthened).
 No picture is in this repository."""
 
 PROTOCOL = """## Protocol

@@ -66,7 +66,7 @@ def test_a_claim_that_does_not_hold_is_named_once_its_runs_are_there(tmp_path: P
     sentences = missed_claims(read_lines(tmp_path))
     assert len(sentences) == missed
     if missed:
-        assert f"{100 * (accuracy - 0.60):.1f} points above its own start instead of 2" in sentences[-1]
+        assert f"{100 * (accuracy - 0.60):+.1f} points above its own start instead of 2" in sentences[-1]
 
 
 def test_each_group_of_runs_gets_a_picture(tmp_path: Path) -> None:

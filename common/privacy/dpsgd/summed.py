@@ -1,4 +1,4 @@
-"""Plain gradients by the layers of the DP engine: nothing is clipped and no noise is added, but the native kernels do the work.
+"""Plain gradients, by torch or by the layers of the DP engine: nothing is clipped and no noise is added.
 
 `models.pretraining` trains the public base model with it, `fl_client.train` devices without privacy. Never under a budget.
 """
@@ -78,7 +78,7 @@ class SummedGradients(PlainGradients):
 
 
 def plain_gradients(model: nn.Module) -> PlainGradients:
-    """The fastest of the two here: the DP engine's layers where their native kernels could be built."""
+    """The faster of the two here: the DP engine's layers where their native kernels could be built."""
     return PlainGradients(model) if library() is None else SummedGradients(model)
 
 
