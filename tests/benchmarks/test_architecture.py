@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import architecture
-from benchmarks.architecture import RECIPE, VARIANTS, Costs, Score, Splits, Variant, kept_scores, train_all
+from benchmarks.architecture import RECIPE, Costs, Score, Splits, kept_scores, train_all
+from benchmarks.architecture_variants import VARIANTS, Variant
 from common.errors import ConfigError
 from models.faces.faceset import FaceSet
 from simulation.synthetic_faces import draw_faces
