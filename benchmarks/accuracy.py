@@ -168,7 +168,7 @@ def missed_claims(lines: Sequence[Line]) -> list[str]:
         against = line.start if claim.against == START else None if other is None else other.accuracy
         if against is not None and 100 * (against - line.accuracy) > claim.points:
             points = 100 * (line.accuracy - against)
-            what, bar = ("below", -points) if claim.points > 0 else ("above", points)
+            what, bar = ("below", -points) if claim.points > 0 else ("above", round(points, 1) + 0.0)
             missed.append(f"{claim.cell}: {bar:+.1f} points {what} {claim.against} instead of {abs(claim.points):g}")
     return missed
 
