@@ -13,6 +13,7 @@ until fl-server status --dir srv --json | grep -q '"port": [0-9]'; do sleep 1; d
 fl-client --data faces1 --name dev1 > dev1.log 2>&1 &      # same user, same machine: no code
 dev1=$!
 fl-client --data faces2 --name dev2 > dev2.log 2>&1 &
+dev2=$!
 fl-server invite --dir srv | fl-client --data faces3 --name dev3 --join - > dev3.log 2>&1 &   # as from another machine
 
 until [ "$(done_rounds)" -ge 1 ]; do sleep 1; done
@@ -21,6 +22,7 @@ webcam=$!
 until [ "$(done_rounds)" -ge 2 ]; do sleep 1; done
 kill -9 $dev1                                    # a device dies; the round goes on without it, or is lost
 fl-client --data faces4 --name dev4 > dev4.log 2>&1 &      # another joins while rounds run
+dev4=$!
 until [ "$(done_rounds)" -ge 5 ]; do sleep 1; done
 
 fl-server devices --dir srv
@@ -32,3 +34,4 @@ fl-server revoke dev3 --dir srv                  # within a few seconds it says 
 sleep 8
 fl-server stop --dir srv
 for i in 2 4; do fl-client privacy --data faces$i --verify; done
+kill -TERM $dev2 $dev4 || true                   # they would wait for the server to come back
