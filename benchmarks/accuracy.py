@@ -166,10 +166,12 @@ def missed_claims(lines: Sequence[Line]) -> list[str]:
         if line is None:
             continue
         against = line.start if claim.against == START else None if other is None else other.accuracy
-        if against is not None and 100 * (against - line.accuracy) > claim.points:
-            points = 100 * (line.accuracy - against)
-            what, bar = ("below", -points) if claim.points > 0 else ("above", round(points, 1) + 0.0)
-            missed.append(f"{claim.cell}: {bar:+.1f} points {what} {claim.against} instead of {abs(claim.points):g}")
+        if against is None:
+            continue
+        below = 100 * (against - line.accuracy)
+        if below > claim.points:
+            what, points = ("below", below) if claim.points > 0 else ("above", -below)
+            missed.append(f"{claim.cell}: {points:+z.1f} points {what} {claim.against} instead of {abs(claim.points):g}")
     return missed
 
 

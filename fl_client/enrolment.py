@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from common.canonical import encode
 from common.certificates import (
     certificate_pem,
-    fingerprint,
     key_pem,
     load_certificate,
     make_request,
@@ -42,11 +41,11 @@ from common.device_api.refusals import (
     refusal,
 )
 from common.errors import ConfigError, IntegrityError
-from common.files import read_plain, write_atomic, write_once
+from common.files import write_atomic, write_once
 from common.identity import PublicKey
 from common.join_code import JoinCode, parse_join_code
 from fl_client.handshake import recognise
-from fl_client.membership import FILE_LIMIT, MEMBERSHIP, Membership, Record, load_membership, read_device_key, target_of
+from fl_client.membership import MEMBERSHIP, Membership, Record, load_membership, read_device_key, target_of
 from fl_client.terminal import plain
 
 HARMLESS = (
@@ -170,7 +169,7 @@ def _known(home: Path, invitation: JoinCode) -> Membership | None:
         return None
     try:
         known = load_membership(home)
-        same = fingerprint(load_certificate(read_plain(known.ca_file, FILE_LIMIT))) == invitation.fingerprint
+        same = known.authority == invitation.fingerprint
     except ConfigError:
         return None
     if not same:

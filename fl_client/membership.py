@@ -66,7 +66,7 @@ class Membership:
     @property
     def authority(self) -> str:
         """Fingerprint of the server's authority, 64 hexadecimal digits."""
-        return fingerprint(load_certificate(self.ca_file.read_bytes()))
+        return fingerprint(load_certificate(read_plain(self.ca_file, FILE_LIMIT)))
 
     @property
     def flower_key_file(self) -> Path:
