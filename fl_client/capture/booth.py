@@ -224,28 +224,29 @@ class Booth:
             raise ConfigError("There is no such picture any more.")
         return stored
 
-    def _require_consent(self) -> None:
-        """Without a yes, nothing stays of faces seen before: `--forget` on another terminal takes it back.
+    def _agreed(self) -> bool:
+        """Whether there is a yes. Without one nothing stays of faces seen before: `--forget` on another terminal takes it back."""
+        if consent.is_given(self.studio.album.folder):
+            return True
+        self.desk.clear()
+        self.studio.album.read_again()
+        self.studio.recount()
+        return False
 
-        Raises:
-            NotGiven: there is none.
-        """
-        try:
+    def _require_consent(self) -> None:
+        """Raises NotGiven without a yes."""
+        if not self._agreed():
             consent.require(self.studio.album.folder)
-        except consent.NotGiven:
-            self.desk.clear()
-            self.studio.album.read_again()
-            self.studio.recount()
-            raise
 
     def _facts(self) -> dict[str, Any]:
+        agreed = self._agreed()
         session = self.studio.session.tick(self.now())
         targets = dict(session.targets)
         burst = session.burst
         return {
             "folder": str(self.studio.album.folder),
             "consent": {
-                "needed": not consent.is_given(self.studio.album.folder),
+                "needed": not agreed,
                 "version": consent.TEXT_VERSION,
                 "parts": [list(part) for part in consent.PARTS],
             },

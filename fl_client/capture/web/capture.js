@@ -75,7 +75,8 @@ async function startCamera() {
   if (isOver()) return stopCamera();
   problem("");
   video.srcObject = stream;
-  await video.play();
+  await video.play().catch(() => {});
+  if (!stream) return;
   byId("view").style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
   byId("off").hidden = true;
   show();

@@ -3,7 +3,7 @@
 
 export const byId = (id) => document.getElementById(id);
 export const now = { facts: null };
-let key = "", proof = "", over = "", leaving = false, unasked = false;
+let key = "", proof = "", over = "", leaving = false, unasked = false, consents = 0;
 const listeners = [], atTheEnd = [];
 
 export function onFacts(listener) {
@@ -36,6 +36,7 @@ export function problem(text) {
 
 export async function ask(path, body, type) {
   if (over) throw new Error(over);
+  const asked = consents;
   const options = { headers: { "x-emofl-key": key }, cache: "no-store", credentials: "omit", redirect: "error" };
   if (body !== undefined) {
     options.method = "POST";
@@ -56,7 +57,8 @@ export async function ask(path, body, type) {
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({}));
     if (answer.status === 401 && path !== "/api/open") end(`${said.error || "Refused."} The camera is off, and nothing more is sent.`);
-    if (said.consent_needed && now.facts) {
+    // A refusal from before the consent that was just given says nothing about it.
+    if (said.consent_needed && now.facts && asked === consents) {
       now.facts.consent.needed = true;
       listeners.forEach((listener) => listener());
     }
@@ -66,7 +68,10 @@ export async function ask(path, body, type) {
 }
 
 export async function change(path, body, type) {
+  const asked = consents;
   const answer = await (await ask(path, body, type)).json();
+  if (path === "/api/consent") consents++;
+  else if (asked !== consents) return answer;
   if (answer.emotions) {
     now.facts = answer;
     listeners.forEach((listener) => listener());

@@ -347,6 +347,13 @@ def test_after_forgetting_on_another_terminal_no_proposed_face_is_shown_or_store
     assert page.post("/api/decide", {"id": again["id"], "emotion": "fear"}).json()["stored"] == "fear/00001.png"
 
 
+def test_an_answer_that_says_the_consent_is_gone_has_emptied_the_desk(page: Page, faces: Path) -> None:
+    import_photo(page, 1)
+    forget(faces)
+    assert page.get("/api/state").json()["consent"]["needed"] is True
+    assert page.booth.desk.offers() == []
+
+
 def test_a_bad_frame_of_a_film_hides_no_good_one_and_a_face_left_out_is_found_again(page: Page) -> None:
     dark, good = frame_of(5) // 8, frame_of(5)
     assert page.booth.desk.look(dark, "f", None, film=True).left == ("too dark",)

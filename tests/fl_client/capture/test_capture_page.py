@@ -243,6 +243,29 @@ def test_a_consent_that_is_taken_back_stops_the_camera_and_empties_the_page(open
     opened.start_camera()
 
 
+def test_a_refusal_from_before_a_new_consent_does_not_take_it_back(opened: Opened) -> None:
+    opened.agree()
+    opened.start_camera()
+    opened.tab.run(
+        "const send = window.fetch, gate = () => new Promise((go) => (window.pass = go)); window.stage = '';"
+        "window.fetch = async (path, options) => {"
+        " if (path !== '/api/frame' || window.stage) return send(path, options);"
+        " window.stage = 'asked'; await gate();"
+        " const answer = await send(path, options);"
+        " window.stage = String(answer.status); await gate();"
+        " return answer; }; null"
+    )
+    opened.tab.wait_for("window.stage === 'asked'")
+    forget(opened.booth.studio.album.folder)
+    opened.tab.run("window.pass()")
+    opened.tab.wait_for("window.stage === '400'")
+    opened.tab.click("undo")
+    opened.agree()
+    opened.tab.run("window.pass()")
+    opened.start_camera()
+    assert opened.tab.run("document.getElementById('consent').hidden") is True
+
+
 def test_the_warning_before_the_end_stays_while_the_camera_runs(opened: Opened, photos: list[Path]) -> None:
     opened.agree()
     opened.start_camera()
