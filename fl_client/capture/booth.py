@@ -225,7 +225,7 @@ class Booth:
         return stored
 
     def _agreed(self) -> bool:
-        """Whether there is a yes. Without one nothing stays of faces seen before: `--forget` on another terminal takes it back."""
+        """Whether there is a yes; without one (`--forget` on another terminal) nothing stays of faces seen before."""
         if consent.is_given(self.studio.album.folder):
             return True
         self.desk.clear()
