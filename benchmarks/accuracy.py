@@ -184,7 +184,7 @@ def main(
     check: Annotated[bool, typer.Option("--check", help="Fail when a target is missed.")] = False,
     data: Annotated[Path | None, typer.Option(help="fer2013.csv (default: in $EMOFL_DATA).")] = None,
     folder: Annotated[Path, typer.Option(help="Where runs are kept and gone on with.")] = Path("runs/accuracy"),
-    only: Annotated[str, typer.Option(help="Cells whose name holds this; --list names them.")] = "",
+    only: Annotated[str, typer.Option(help="The cell of this name, else those whose name holds it; --list names them.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=5, help="Runs of each cell.")] = 3,
     base_images: Annotated[int, typer.Option(min=64, help="Faces that the half-data base sees.")] = 400_000,
     workers: Annotated[int, typer.Option(min=1, help="Devices that train at once.")] = 1,
@@ -195,7 +195,7 @@ def main(
     if show_list:
         out.print("\n".join(cell.name for cell in CELLS), markup=False)
         return
-    chosen = [cell for cell in CELLS if only in cell.name]
+    chosen = [cell for cell in CELLS if cell.name == only] or [cell for cell in CELLS if only in cell.name]
     if not chosen:
         raise ConfigError(f"No cell's name holds {only!r}; --list names them.")
     path = find_data(data)

@@ -6,7 +6,8 @@
 import os
 import re
 import stat
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from common.emotions import EMOTIONS_8, canonical_emotion
 from common.errors import DataError
 from common.files import fsync_folder, locked, write_atomic
+from fl_client.capture import consent
 from models.faces.folder import CONSENT, SESSION_FOLDER, SUFFIXES
 from models.faces.picture import Unusable, read_grey
 from models.faces.quality import bits_apart, fingerprint
@@ -25,7 +27,8 @@ from models.preprocess import Preprocessing
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
-_LOCK = "lock"
+LOCK = "lock"
+"""In `SESSION_FOLDER`: who writes pictures or forgets them holds it."""
 _NUMBER = re.compile(r"^(\d{1,9})\.")
 
 
@@ -74,7 +77,7 @@ class Album:
         try:
             folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             (folder / SESSION_FOLDER).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-            os.close(os.open(folder / SESSION_FOLDER / _LOCK, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, PRIVATE_FILE))
+            os.close(os.open(folder / SESSION_FOLDER / LOCK, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, PRIVATE_FILE))
             self.tightened = self._tighten()
             self.read_again()
         except FileExistsError as error:
@@ -111,10 +114,14 @@ class Album:
         return counts
 
     def save(self, emotion: str, square: NDArray[np.uint8]) -> Stored:
-        """Store a grey (side, side) square under the next free number."""
+        """Store a grey (side, side) square under the next free number.
+
+        Raises:
+            NotGiven: nobody agreed, or `--forget` took the yes back meanwhile.
+        """
         content = BytesIO()
         Image.fromarray(square).save(content, "png")
-        with self._locked():
+        with self._agreed():
             path = self._next_free(emotion)
             write_atomic(path, content.getvalue(), PRIVATE_FILE)
         stored = Stored(emotion, path)
@@ -124,16 +131,28 @@ class Album:
     def delete(self, stored: Stored) -> None:
         """Remove a picture; one that is gone already is no error."""
         stored.path.unlink(missing_ok=True)
-        fsync_folder(stored.path.parent)
+        with suppress(FileNotFoundError):
+            fsync_folder(stored.path.parent)
         self._forget(stored.path)
+
+    def put_back(self, path: Path, content: bytes) -> None:
+        """Write a picture again that was deleted in this session.
+
+        Raises:
+            NotGiven: as `save`.
+        """
+        with self._agreed():
+            write_atomic(path, content, PRIVATE_FILE)
+        self.read_again()
 
     def relabel(self, stored: Stored, emotion: str) -> Stored:
         """Move a picture to another emotion; it is at one of the two places at any moment.
 
         Raises:
             DataError: the picture is gone.
+            NotGiven: as `save`.
         """
-        with self._locked():
+        with self._agreed():
             path = self._next_free(emotion).with_suffix(stored.path.suffix)
             try:
                 os.rename(stored.path, path)
@@ -170,8 +189,15 @@ class Album:
         numbers = [int(match[1]) for name in os.listdir(folder) if (match := _NUMBER.match(name))]
         return folder / f"{max(numbers, default=0) + 1:05d}.png"
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return locked(self.folder / SESSION_FOLDER / _LOCK)
+    @contextmanager
+    def _agreed(self) -> Iterator[None]:
+        """Alone among captures, and while the yes stands; `forget` holds the same lock, and removes it."""
+        lock = self.folder / SESSION_FOLDER / LOCK
+        if not lock.exists():
+            raise consent.NotGiven(consent.WITHOUT)
+        with locked(lock):
+            consent.require(self.folder)
+            yield
 
     def _remember(self, stored: Stored) -> None:
         try:

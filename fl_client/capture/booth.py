@@ -6,7 +6,8 @@ The page sends frames, photos and wishes, and shows what comes back. Whoever is 
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BytesIO
@@ -24,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from common.emotions import EMOTIONS_8
-from common.errors import ConfigError
+from common.errors import ConfigError, EmoflError
 from fl_client.capture import consent
 from fl_client.capture.album import Stored
 from fl_client.capture.gate import Gate, Secrets, refused
@@ -50,6 +51,7 @@ FILES = {
 LONGEST_FRAME_SIDE = 4096
 LONGEST_NAME = 1024
 THUMB = 112
+BETWEEN_WATCHES = 2.0
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Booth:
     desk: ImportDesk
     now: Callable[[], float] = time.monotonic
     done: threading.Event = field(default_factory=threading.Event)
+    _yes: tuple[consent.Consent, ...] = ()
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def app(self, host: str) -> Starlette:
@@ -86,7 +89,22 @@ class Booth:
         }
         routes = [Route(path, unchanging(WEB / file[0], file[1]), methods=["GET"]) for path, file in FILES.items()]
         routes += [Route(path, guarded(handler), methods=[method]) for path, (method, handler) in handlers.items()]
-        return Starlette(routes=routes, middleware=[Middleware(Gate, host=host, keys=self.keys)])
+        return Starlette(routes=routes, middleware=[Middleware(Gate, host=host, keys=self.keys)], lifespan=self._watching)
+
+    @asynccontextmanager
+    async def _watching(self, _: Starlette) -> AsyncIterator[None]:
+        """Looks for a yes that was taken back, also while no page asks for anything."""
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(BETWEEN_WATCHES)
+                async with self._lock:
+                    with suppress(EmoflError, OSError):
+                        self._agreed()
+
+        watching = asyncio.create_task(watch())
+        yield
+        watching.cancel()
 
     async def _open(self, request: Request) -> Response:
         key = self.keys.redeem(str((await read_wish(request)).get("token", "")))
@@ -103,8 +121,9 @@ class Booth:
     async def _consent(self, request: Request) -> Response:
         wish = await read_wish(request)
         if wish.get("agree") is not True or wish.get("version") != consent.TEXT_VERSION:
-            raise consent.NotGiven("Nothing is captured before everybody in the pictures agrees.")
+            raise consent.NotGiven(consent.WITHOUT)
         async with self._lock:
+            self._agreed()
             self.studio.album.open()
             consent.record(self.studio.album.folder, str(wish.get("people", "")))
             self.studio.recount()
@@ -189,7 +208,9 @@ class Booth:
                 return {"faces": looked.faces, "offers": offers, "left": list(looked.left), "repeated": looked.repeated}
 
             try:
-                return JSONResponse(await run_in_threadpool(look))
+                found = await run_in_threadpool(look)
+                self._require_consent()
+                return JSONResponse(found)
             except Unusable as problem:
                 status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if problem.reason is Reason.TOO_LARGE else HTTPStatus.BAD_REQUEST
                 return refused(status, f"{problem.reason}{f' ({problem.detail})' if problem.detail else ''}")
@@ -225,18 +246,19 @@ class Booth:
         return stored
 
     def _agreed(self) -> bool:
-        """Whether there is a yes; without one (`--forget` on another terminal) nothing stays of faces seen before."""
-        if consent.is_given(self.studio.album.folder):
-            return True
-        self.desk.clear()
-        self.studio.album.read_again()
-        self.studio.recount()
-        return False
+        """Whether there is a yes; of faces seen under one that was taken back (`--forget` on another terminal) nothing stays."""
+        given = consent.given(self.studio.album.folder)
+        stands = consent.holds(given)
+        if self._yes and (not stands or given[: len(self._yes)] != self._yes):
+            self.desk.clear()
+            self.studio.forget()
+        self._yes = given if stands else ()
+        return stands
 
     def _require_consent(self) -> None:
         """Raises NotGiven without a yes."""
         if not self._agreed():
-            consent.require(self.studio.album.folder)
+            raise consent.NotGiven(consent.WITHOUT)
 
     def _facts(self) -> dict[str, Any]:
         agreed = self._agreed()

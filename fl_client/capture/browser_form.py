@@ -58,7 +58,7 @@ def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="h11",
-        **QUIET_HTTP,
+        **QUIET_HTTP | {"lifespan": "on"},
         limit_concurrency=32,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=2,

@@ -91,7 +91,15 @@ def given(folder: Path) -> tuple[Consent, ...]:
 
 def is_given(folder: Path) -> bool:
     """Whether somebody said yes to the text as it is now."""
-    return any(consent.text_sha256 == sha256(TEXT.encode()) for consent in given(folder))
+    return holds(given(folder))
+
+
+def holds(consents: tuple[Consent, ...]) -> bool:
+    """Whether one of these is to the text as it is now."""
+    return any(consent.text_sha256 == sha256(TEXT.encode()) for consent in consents)
+
+
+WITHOUT = "Nothing is captured before everybody in the pictures agrees; --forget takes a yes back."
 
 
 class NotGiven(ConfigError):
@@ -105,7 +113,7 @@ def require(folder: Path) -> None:
         NotGiven: there is none.
     """
     if not is_given(folder):
-        raise NotGiven("Nothing is captured before everybody in the pictures agrees.")
+        raise NotGiven(WITHOUT)
 
 
 def record(folder: Path, people: str, now: datetime | None = None) -> Consent:

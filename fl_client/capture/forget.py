@@ -5,12 +5,14 @@ Called by `fl_client.capture_commands` after the owner confirmed it.
 
 import os
 import shutil
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.emotions import canonical_emotion
 from common.errors import DataError
-from common.files import fsync_folder
+from common.files import fsync_folder, locked
+from fl_client.capture.album import LOCK
 from fl_client.own_head import forget_heads
 from models.faces.folder import CONSENT, OWN_FOLDER, SESSION_FOLDER, SUFFIXES
 from models.faces.report import printable
@@ -58,6 +60,15 @@ def forget(folder: Path) -> Forgotten:
         DataError: as `require_folder`.
     """
     require_folder(folder)
+    (folder / CONSENT).unlink(missing_ok=True)  # first: from here on no running capture stores a face
+    fsync_folder(folder)
+    session = folder / SESSION_FOLDER
+    lock = session / LOCK
+    with locked(lock) if lock.is_file() and not lock.is_symlink() and not session.is_symlink() else nullcontext():
+        return _forget(folder)
+
+
+def _forget(folder: Path) -> Forgotten:
     pictures = 0
     for entry in list(os.scandir(folder)):
         if not canonical_emotion(entry.name):
@@ -67,7 +78,6 @@ def forget(folder: Path) -> Forgotten:
             path.unlink()
         elif entry.is_dir(follow_symlinks=False):
             pictures += _empty(path)
-    (folder / CONSENT).unlink(missing_ok=True)
     session = folder / SESSION_FOLDER
     if session.is_symlink():
         session.unlink()
@@ -77,9 +87,10 @@ def forget(folder: Path) -> Forgotten:
     fsync_folder(folder)
     left = sorted(printable(str(path.relative_to(folder))) for path in folder.iterdir() if path.name != OWN_FOLDER)
     ledger = (folder / OWN_FOLDER).exists()
-    if gone := not left and not ledger and not folder.is_symlink():
-        folder.rmdir()
-    return Forgotten(pictures, ledger, tuple(left), gone)
+    if not left and not ledger and not folder.is_symlink():
+        with suppress(OSError):
+            folder.rmdir()
+    return Forgotten(pictures, ledger, tuple(left), not folder.exists())
 
 
 def _empty(folder: Path) -> int:
@@ -93,5 +104,6 @@ def _empty(folder: Path) -> int:
         elif name.startswith(".") and any(f"{suffix}." in name for suffix in SUFFIXES) and path.is_file():
             path.unlink()
     if not any(folder.iterdir()):
-        folder.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
     return pictures

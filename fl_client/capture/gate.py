@@ -85,6 +85,8 @@ class Gate:
         self._app, self._host, self._keys = app, host, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
         if scope["type"] != "http":
             return
         proof = self._keys.proof(Headers(scope=scope).get(KEY_HEADER, ""))

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.emotions import EMOTIONS_8
+from fl_client.capture import consent
 from fl_client.capture.album import Album
 from fl_client.capture.importing import Found, Search, Tally
 from fl_client.capture.labels import UNWANTED, Ask, Label, Leave, Origin, Rule, Take, decide, parse_corrections
@@ -67,6 +68,7 @@ class ImportForm:
                 self.tally.left[decision.why] += 1
 
     def _confirm(self, page: list[Found]) -> None:
+        consent.require(self.album.folder)
         self.console.print(_table(page, colours=self.console.color_system is not None))
         self.console.print(NUMBERS, soft_wrap=True)
         corrections = self._corrections(len(page))

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from common.emotions import EMOTIONS_8
 from common.errors import DataError
-from common.files import write_atomic
-from fl_client.capture.album import PRIVATE_FILE, Album, Stored
+from fl_client.capture.album import Album, Stored
 from fl_client.webcam import paint
 from fl_client.webcam.overlay import COLOURS
 from fl_client.webcam.paint import Area, Canvas
@@ -95,8 +94,7 @@ class Review:
         if not self._deleted:
             return "Nothing was deleted here."
         path, content = self._deleted.pop()
-        write_atomic(path, content, PRIVATE_FILE)
-        self.album.read_again()
+        self.album.put_back(path, content)
         self._pictures = self.album.pictures()
         self.at = next((number for number, stored in enumerate(self._pictures) if stored.path == path), 0)
         return f"{path.parent.name}/{path.name} is back."

@@ -15,6 +15,7 @@ from common.config import Settings
 from common.emotions import EMOTIONS_8
 from common.errors import IntegrityError
 from common.files import read_plain, write_atomic
+from fl_client.capture import consent
 from fl_client.capture.album import Album, Stored
 from fl_client.capture.face import Cut, Fault, cut_out, fault_of, the_one_face
 from fl_client.capture.pose import Pose, advice, pose_of
@@ -78,7 +79,11 @@ class Studio:
 
         Args:
             now: seconds of a clock that never goes back.
+
+        Raises:
+            NotGiven: nobody agreed, or `--forget` on another terminal took the yes back; nothing seen before is kept then.
         """
+        self.require_consent()
         self.session = self.session.tick(now)
         detections = tuple(self.detector.detect(picture))
         found = the_one_face(detections)
@@ -114,6 +119,24 @@ class Studio:
                 poses.pop()
         self.recount()
         return len(removed)
+
+    def require_consent(self) -> None:
+        """As `see`; for forms that wait for a key instead of a frame.
+
+        Raises:
+            NotGiven: as `see`.
+        """
+        if not consent.is_given(self.album.folder):
+            self.forget()
+            raise consent.NotGiven(consent.WITHOUT)
+
+    def forget(self) -> None:
+        """Drop what is remembered of faces seen: the burst, what `undo` would take back, poses, fingerprints of pictures gone."""
+        self.session = self.session.ended() if self.session.burst else self.session
+        self._last = []
+        self._poses.clear()
+        self.album.read_again()
+        self.recount()
 
     def recount(self) -> None:
         """The folder changed beside the session."""

@@ -47,6 +47,7 @@ class TerminalForm:
         fruitless = 0
         while not self.studio.session.done and fruitless < 2 * len(EMOTIONS_8):
             emotion = self._choice()
+            self.studio.require_consent()
             if emotion == "q":
                 return
             if emotion == "u":

@@ -87,6 +87,7 @@ class WindowForm:
             key = self.window.key(None)
             if key == QUIT:
                 break
+            self.studio.require_consent()
             said = review.press(key)
         self.studio.recount()
 

@@ -7,7 +7,7 @@ import { listLabels, listOffers, offerKey, undecided } from "./photos.js";
 const video = byId("video"), marks = byId("marks");
 const BETWEEN_LOOKS = 300, BETWEEN_PICTURES = 150, LONGEST_SIDE = 1280;
 const COLOURS = { good: "#5ac85a", wrong: "#ff8c28", other: "#ffffff" };
-let stream = null, turn = 0;
+let stream = null, starting = false, turn = 0;
 
 function show() {
   const { facts } = now;
@@ -63,19 +63,28 @@ function listEmotions() {
 }
 
 async function startCamera() {
-  if (stream || isOver()) return;
+  if (stream || starting || isOver()) return;
   if (!navigator.mediaDevices) return problem("This browser gives no camera to this page.");
+  starting = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({
       video: { width: { ideal: 1280 }, height: { ideal: 720 }, facingMode: "user" }, audio: false });
   } catch (error) {
     return problem(error.name === "NotAllowedError" ? "The browser may not use the camera: allow it beside the address."
       : `There is no camera to use (${error.name}).`);
+  } finally {
+    starting = false;
   }
-  if (isOver()) return stopCamera();
+  if (isOver() || now.facts.consent.needed) return stopCamera();
   problem("");
   video.srcObject = stream;
-  await video.play().catch(() => {});
+  try {
+    await video.play();
+  } catch (error) {
+    if (!stream) return;
+    stopCamera();
+    return problem(`The camera's picture cannot be shown (${error.name}).`);
+  }
   if (!stream) return;
   byId("view").style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
   byId("off").hidden = true;

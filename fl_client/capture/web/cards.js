@@ -9,6 +9,7 @@ const soon = new IntersectionObserver((entries) => {
     soon.unobserve(target);
     attemptUnasked(async () => {
       const blob = await (await ask(target.dataset.picture)).blob();
+      if (!target.isConnected) return;
       target.querySelector("img").src = URL.createObjectURL(blob);
     });
   }

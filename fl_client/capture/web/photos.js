@@ -9,6 +9,8 @@ import { button, card, goingOn, pressedOn, remove, settle } from "./cards.js";
 const MOST_WAITING = 24, MOST_BYTES = 12 << 20, LONGEST_SIDE = 4096, PATIENCE = 15_000, LONGEST_NAME = 300;
 const FILMS = /\.(avi|m4v|mjpeg|mkv|mov|mp4|mpg|webm)$/i;
 const grid = byId("offers"), waiting = new Map();
+// A yes that is taken back drops all that is known: what was begun before is of an earlier generation, and stops.
+let generation = 0, begun = 0;
 let files = [], reading = false, left = new Map(), seen = { files: 0, faces: 0, stored: 0, without: 0 }, decided = () => {};
 
 // What would be lost if the session ended now: a sentence without its end, or "".
@@ -46,11 +48,13 @@ async function readAll() {
     const { file, label } = next;
     tell(nameOf(file));
     const before = seen.faces;
+    begun = generation;
     try {
       await (isFilm(file) ? film(file, label) : photo(file, label));
       if (seen.faces === before) seen.without += 1;
     } catch (error) {
       if (isOver()) break;
+      if (begun !== generation) continue;
       const item = document.createElement("li");
       item.textContent = `${nameOf(file)} is left out: ${error.message}`;
       byId("left-out").append(item);
@@ -126,13 +130,19 @@ function shortened(name) {
   return end === name || !end.includes("/") ? end : end.slice(end.indexOf("/") + 1);
 }
 
+function requireCurrent() {
+  if (begun !== generation) throw new Error("The consent was taken back.");
+}
+
 async function look(blob, name, label, ofFilm) {
   while (!isOver() && waiting.size >= MOST_WAITING) {
     tell(null);
     await new Promise((go) => (decided = go));
   }
   const asked = new URLSearchParams({ name: shortened(name), film: ofFilm ? "1" : "0", label });
+  requireCurrent();
   const answer = await (await ask(`/api/import?${asked}`, blob, blob.type)).json();
+  requireCurrent();
   seen.faces += answer.faces;
   answer.left.forEach((why) => leave(why));
   if (answer.repeated) leave("nearly the same as one before", answer.repeated);
@@ -230,6 +240,7 @@ async function all(emotionOf) {
 
 function dropAll() {
   files = [];
+  generation++;
   for (const item of [...grid.children]) remove(item);
   waiting.clear();
   decided();

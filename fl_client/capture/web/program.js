@@ -62,7 +62,8 @@ export async function ask(path, body, type) {
       now.facts.consent.needed = true;
       listeners.forEach((listener) => listener());
     }
-    throw Object.assign(new Error(said.error || `Refused (${answer.status}).`), { status: answer.status });
+    const stale = said.consent_needed && asked !== consents;
+    throw Object.assign(new Error(said.error || `Refused (${answer.status}).`), { status: answer.status, stale });
   }
   return answer;
 }
@@ -85,7 +86,7 @@ export async function attempt(deed) {
     problem("");
     return answer;
   } catch (error) {
-    problem(over || error.message);
+    if (over || !error.stale) problem(over || error.message);
     return null;
   }
 }
@@ -98,7 +99,7 @@ export async function attemptUnasked(deed) {
     return answer;
   } catch (error) {
     if (over) problem(over);
-    else if (unasked || byId("problem").hidden) {
+    else if (!error.stale && (unasked || byId("problem").hidden)) {
       problem(error.message);
       unasked = true;
     }
@@ -130,6 +131,14 @@ export async function finish() {
   await ask("/api/done", {});
   end("The session is finished.");
 }
+
+// The yes may be taken back on another terminal, also while the camera is off and nothing else is asked.
+async function watch() {
+  if (now.facts && !over) await attemptUnasked(() => change("/api/state"));
+}
+setInterval(watch, 2000);
+addEventListener("focus", watch);
+document.addEventListener("visibilitychange", watch);
 
 addEventListener("beforeunload", () => (leaving = true));
 addEventListener("hashchange", () => location.reload());

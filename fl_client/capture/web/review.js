@@ -26,6 +26,7 @@ export function addPicture(name, emotion = name.split("/")[0]) {
 }
 
 function drop(name) {
+  if (!thumbs.has(name)) return;
   remove(thumbs.get(name));
   thumbs.delete(name);
   byId("review").hidden = !thumbs.size;
@@ -36,7 +37,7 @@ async function edit(name, emotion) {
     const answer = await attempt(() => change("/api/edit", emotion === null ? { name } : { name, emotion }));
     if (!answer) return listPictures();
     drop(name);
-    if (emotion !== null) addPicture(answer.name);
+    if (emotion !== null && !now.facts.consent.needed) addPicture(answer.name);
   });
 }
 

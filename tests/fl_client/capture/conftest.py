@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from numpy.typing import NDArray
 
-from fl_client.capture import browser_form
+from fl_client.capture import browser_form, consent
 from fl_client.capture.album import Album
 from fl_client.capture.booth import Booth
 from fl_client.capture.import_desk import ImportDesk
@@ -98,12 +98,22 @@ def faces(tmp_path: Path) -> Path:
     return tmp_path / "my_faces"
 
 
+def agreed_album(folder: Path) -> Album:
+    """An album whose folder holds a yes."""
+    album = Album(folder)
+    if not consent.is_given(folder):
+        consent.record(folder, "me")
+    return album
+
+
 @pytest.fixture
 def make_studio(faces: Path) -> Callable[..., Studio]:
     """A studio that wants `targets`."""
 
-    def make(targets: dict[str, int] | None = None, detector: FixedDetector | None = None, **rhythm: float) -> Studio:
-        album = Album(faces)
+    def make(
+        targets: dict[str, int] | None = None, detector: FixedDetector | None = None, agreed: bool = True, **rhythm: float
+    ) -> Studio:
+        album = agreed_album(faces) if agreed else Album(faces)
         session = Session.start(targets or {"happiness": 3, "fear": 2}, album.counts(), Rhythm(**rhythm))  # type: ignore[arg-type]
         return Studio(album, detector or FixedDetector(), session)
 

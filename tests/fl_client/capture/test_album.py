@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from PIL import Image
 from common import files
 from common.emotions import EMOTIONS_8
 from common.errors import DataError
-from fl_client.capture.album import Album
+from common.files import locked
+from fl_client.capture import consent
+from fl_client.capture.album import LOCK, Album
+from fl_client.capture.forget import forget
 from fl_client.capture.review import COLUMNS, Review
-from models.faces.folder import read_folder
+from models.faces.folder import SESSION_FOLDER, read_folder
 from models.preprocess import Preprocessing
 
-from .conftest import face
+from .conftest import agreed_album, face
 
 
 def mode(path: Path) -> int:
@@ -26,7 +30,7 @@ def mode(path: Path) -> int:
 def test_everything_it_makes_is_for_its_owner_only_whatever_the_umask(faces: Path):
     before = os.umask(0)
     try:
-        Album(faces).save("fear", face(1))
+        agreed_album(faces).save("fear", face(1))
     finally:
         os.umask(before)
     for path in (faces, *faces.rglob("*")):
@@ -34,7 +38,7 @@ def test_everything_it_makes_is_for_its_owner_only_whatever_the_umask(faces: Pat
 
 
 def test_opening_closes_what_others_could_read_and_says_how_much(faces: Path):
-    stored = Album(faces).save("fear", face(1))
+    stored = agreed_album(faces).save("fear", face(1))
     stored.path.chmod(0o644)
     faces.chmod(0o755)
     assert Album(faces).tightened == 2
@@ -43,14 +47,14 @@ def test_opening_closes_what_others_could_read_and_says_how_much(faces: Path):
 
 
 def test_pictures_are_numbered_on_and_never_overwritten(faces: Path):
-    album = Album(faces)
+    album = agreed_album(faces)
     names = [album.save("fear", face(seed)).path.name for seed in range(3)]
     album.delete(album.pictures()[1])
     assert [*names, album.save("fear", face(9)).path.name] == ["00001.png", "00002.png", "00003.png", "00004.png"]
 
 
 def test_a_picture_is_whole_or_absent_when_the_disk_fails(faces: Path, monkeypatch: pytest.MonkeyPatch):
-    album = Album(faces)
+    album = agreed_album(faces)
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -62,7 +66,7 @@ def test_a_picture_is_whole_or_absent_when_the_disk_fails(faces: Path, monkeypat
 
 
 def test_what_a_killed_process_left_half_written_goes_at_the_next_opening(faces: Path):
-    Album(faces).save("fear", face(1))
+    agreed_album(faces).save("fear", face(1))
     (faces / "fear" / ".00002.png.abc123").write_bytes(b"half")
     assert Album(faces).counts()["fear"] == 1
     assert [path.name for path in (faces / "fear").iterdir()] == ["00001.png"]
@@ -88,7 +92,7 @@ def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path):
 
 
 def test_relabelling_moves_the_picture_and_what_is_known_of_it(faces: Path):
-    album = Album(faces)
+    album = agreed_album(faces)
     stored = album.save("fear", face(1))
     moved = album.relabel(stored, "anger")
     assert (moved.name, stored.path.exists()) == ("anger/00001.png", False)
@@ -99,7 +103,7 @@ def test_relabelling_moves_the_picture_and_what_is_known_of_it(faces: Path):
 
 
 def test_nothing_but_pictures_shows_in_the_clients_report(faces: Path):
-    album = Album(faces)
+    album = agreed_album(faces)
     for seed, emotion in enumerate(EMOTIONS_8):
         album.save(emotion, face(seed))
     read, report = read_folder(faces, Preprocessing(), EMOTIONS_8)
@@ -108,7 +112,7 @@ def test_nothing_but_pictures_shows_in_the_clients_report(faces: Path):
 
 @pytest.fixture
 def review(faces: Path) -> Review:
-    album = Album(faces)
+    album = agreed_album(faces)
     for seed in range(COLUMNS + 2):
         album.save("fear" if seed else "anger", face(seed))
     return Review(album)
@@ -131,6 +135,39 @@ def test_review_deletes_at_once_and_takes_back(review: Review, faces: Path):
     assert mode(faces / name) == 0o600
     assert review.pictures[review.at].name == name
     assert review.press("u") == "Nothing was deleted here."
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_after_forgetting_nothing_is_stored_relabelled_or_taken_back(faces: Path, reopened: bool):
+    album = agreed_album(faces)
+    kept = album.save("fear", face(1))
+    album.save("anger", face(2))
+    review = Review(album)
+    assert review.press("x").startswith("Deleted")
+    assert forget(faces).gone
+    if reopened:
+        Album(faces)
+        (faces / "fear").mkdir()
+        (faces / "anger").mkdir()
+    for deed in (lambda: album.save("fear", face(3)), lambda: album.relabel(kept, "anger"), lambda: review.press("u")):
+        with pytest.raises(consent.NotGiven, match="takes a yes back"):
+            deed()
+    album.delete(kept)
+    assert not list(faces.rglob("*.png"))
+
+
+def test_forgetting_waits_for_a_picture_that_is_being_written(faces: Path):
+    album = agreed_album(faces)
+    album.save("fear", face(1))
+    writer = threading.Thread(target=lambda: forget(faces))
+    with locked(faces / SESSION_FOLDER / LOCK):
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert not consent.is_given(faces)
+        assert len(album.pictures()) == 1
+    writer.join(10)
+    assert not faces.exists()
 
 
 def test_review_relabels_and_draws_every_state(review: Review, faces: Path):

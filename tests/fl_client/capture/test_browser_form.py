@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from common.errors import ModelError, RunError
-from fl_client.capture import browser_form, consent, import_desk
+from fl_client.capture import booth, browser_form, consent, import_desk
+from fl_client.capture.album import Album
 from fl_client.capture.booth import FILES, Booth
 from fl_client.capture.browser_form import HOST
 from fl_client.capture.forget import forget
@@ -56,7 +58,7 @@ class Page:
 @pytest.fixture
 def page(make_studio) -> Iterator[Page]:
     """An opened page whose owner has agreed."""
-    studio = make_studio({"fear": 3}, gap=0.0)
+    studio = make_studio({"fear": 3}, agreed=False, gap=0.0)
     consent.record(studio.album.folder, "me")
     keys = Secrets()
     booth = Booth(studio, keys, desk_of(studio))
@@ -351,6 +353,43 @@ def test_an_answer_that_says_the_consent_is_gone_has_emptied_the_desk(page: Page
     import_photo(page, 1)
     forget(faces)
     assert page.get("/api/state").json()["consent"]["needed"] is True
+    assert page.booth.desk.offers() == []
+
+
+def test_faces_of_a_consent_that_was_taken_back_do_not_outlive_it_under_a_new_one(page: Page, faces: Path) -> None:
+    [offer] = import_photo(page, 1).json()["offers"]
+    forget(faces)
+    Album(faces)
+    consent.record(faces, "somebody else")
+    assert page.get("/api/offers").json() == {"offers": []}
+    assert page.post("/api/decide", {"id": offer["id"], "emotion": "fear"}).status_code == 404
+
+
+def test_a_consent_that_is_taken_back_is_noticed_while_no_page_asks(
+    page: Page, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_photo(page, 1)
+    monkeypatch.setattr(booth, "BETWEEN_WATCHES", 0.01)
+    forget(faces)
+    end = time.monotonic() + 20
+    while page.booth.desk.offers() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert page.booth.desk.offers() == []
+
+
+def test_faces_found_while_the_consent_was_taken_back_are_not_offered(
+    page: Page, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = page.booth.desk.look
+
+    def slowly(*asked: Any) -> Any:
+        found = look(*asked)
+        forget(faces)
+        return found
+
+    monkeypatch.setattr(page.booth.desk, "look", slowly)
+    answer = import_photo(page, 1)
+    assert (answer.status_code, answer.json()["consent_needed"]) == (400, True)
     assert page.booth.desk.offers() == []
 
 

@@ -18,6 +18,7 @@ from common.errors import ModelError
 from fl_client import capture_commands, cli
 from fl_client.capture import consent, importing
 from fl_client.capture.album import Album
+from fl_client.capture.forget import forget
 from fl_client.capture.terminal_form import TerminalForm
 from fl_client.capture.window_form import WindowForm
 from fl_client.webcam.classifier import Classifier
@@ -26,7 +27,7 @@ from fl_client.webcam.window import QUIT
 from models.detector import detectors
 from models.faces.folder import CONSENT
 
-from .conftest import BOX, FixedDetector, Patterns, face, frame_of
+from .conftest import BOX, FixedDetector, Patterns, agreed_album, face, frame_of
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -347,6 +348,26 @@ def test_forgetting_everything_removes_the_folder_too(capture: Command, faces: P
     assert not faces.exists()
 
 
+@pytest.mark.parametrize("form", ["--headless", "--window"])
+def test_forgetting_on_another_terminal_ends_a_session_in_one_sentence(
+    capture: Command, faces: Path, source: Patterns, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    frames = source.frames
+
+    def forgotten_after_four() -> Any:
+        for frame in frames():
+            if frame.index == 4:
+                forget(faces)
+            yield frame
+
+    monkeypatch.setattr(source, "frames", forgotten_after_four)
+    monkeypatch.setattr(capture_commands, "_window", lambda: FakeWindow(" ", *[""] * 9))
+    options = (*HEADLESS, "--emotion", "fear", "--count", 9) if form == "--headless" else ("--emotion", "fear")
+    code, _, err = capture("--agree", *options, typed="\n" * 9)
+    assert (code, "--forget takes a yes back" in err) == (2, True)
+    assert not list(faces.rglob("*.png"))
+
+
 def test_forgetting_touches_no_folder_that_holds_no_faces(capture: Command, faces: Path) -> None:
     assert capture("--forget", "--yes")[0] == 3
     faces.mkdir()
@@ -382,7 +403,7 @@ def test_without_a_display_the_other_forms_are_named(capture: Command, monkeypat
 
 
 def test_a_damaged_record_of_consent_is_one_sentence(capture: Command, faces: Path) -> None:
-    Album(faces).save("fear", face(1))
+    agreed_album(faces).save("fear", face(1))
     (faces / CONSENT).write_text(json.dumps({"consents": "yes"}))
     code, _, err = capture(*HEADLESS)
     assert (code, "is no record of consent" in err) == (3, True)

@@ -79,7 +79,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 @pytest.fixture
 def opened(chromium: Chromium, make_studio) -> Iterator[Opened]:  # type: ignore[no-untyped-def]
-    studio, keys = make_studio({"happiness": 3, "fear": 2}), Secrets()
+    studio, keys = make_studio({"happiness": 3, "fear": 2}, agreed=False), Secrets()
     booth = Booth(studio, keys, desk_of(studio))
     served = serve(booth)
     tab = chromium.tab()
@@ -263,7 +263,33 @@ def test_a_refusal_from_before_a_new_consent_does_not_take_it_back(opened: Opene
     opened.agree()
     opened.tab.run("window.pass()")
     opened.start_camera()
+    assert opened.tab.run("document.getElementById('problem').hidden") is True
     assert opened.tab.run("document.getElementById('consent').hidden") is True
+
+
+def test_a_consent_that_is_taken_back_empties_a_page_whose_camera_is_off(opened: Opened, photos: list[Path]) -> None:
+    opened.agree()
+    choose(opened, photos[:2])
+    opened.tab.wait_for(f"{OFFERS} === 2", 30)
+    opened.tab.click("store-all")
+    opened.tab.wait_for("document.querySelectorAll('#grid li').length === 2")
+    forget(opened.booth.studio.album.folder)
+    opened.tab.wait_for("document.getElementById('consent').hidden === false")
+    assert opened.tab.run("document.querySelectorAll('#grid li').length") == 0
+    assert opened.tab.run("document.getElementById('studio').hidden") is True
+
+
+def test_two_clicks_on_start_open_one_camera(opened: Opened) -> None:
+    opened.agree()
+    opened.tab.run(
+        "window.opened = []; const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+        "navigator.mediaDevices.getUserMedia = async (wish) => {"
+        " const stream = await get(wish); window.opened.push(stream); return stream; }; null"
+    )
+    opened.tab.run("for (const _ of [1, 2, 3]) document.getElementById('start').click()")
+    opened.tab.wait_for("!document.getElementById('take').disabled")
+    opened.tab.click("stop")
+    assert opened.tab.run("window.opened.map((stream) => stream.active)") == [False]
 
 
 def test_the_warning_before_the_end_stays_while_the_camera_runs(opened: Opened, photos: list[Path]) -> None:

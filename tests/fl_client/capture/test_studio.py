@@ -10,8 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from common.emotions import EMOTIONS_8
+from fl_client.capture import consent
 from fl_client.capture.album import Album
 from fl_client.capture.face import Fault, cut_out
+from fl_client.capture.forget import forget
 from fl_client.capture.pose import Distance, Pose, Turn, advice, pose_of
 from fl_client.capture.studio import open_session
 from models.detector.detection import Detection
@@ -19,12 +21,12 @@ from models.faces.folder import read_folder
 from models.faces.inputs import model_inputs
 from models.preprocess import Preprocessing
 
-from .conftest import BOX, FixedDetector, face, frame_of
+from .conftest import BOX, FixedDetector, agreed_album, face, frame_of
 
 
 def stored(frame, box, preprocessing, folder):
     """The frame's face as training reads it, after it was stored."""
-    Album(folder).save("fear", cut_out(frame, Detection(box, 1.0), preprocessing.crop_margin).square)
+    agreed_album(folder).save("fear", cut_out(frame, Detection(box, 1.0), preprocessing.crop_margin).square)
     return read_folder(folder, preprocessing, EMOTIONS_8)[0].images
 
 
@@ -120,6 +122,21 @@ def test_a_small_face_in_the_background_does_not_stop_the_largest_one(make_studi
     np.testing.assert_array_equal(sight.cut.square, face(1))
 
 
+def test_after_forgetting_nothing_is_remembered_of_the_burst(make_studio, faces):
+    studio = make_studio({"fear": 3}, gap=0.0)
+    studio.begin("fear", 0.0)
+    studio.see(frame_of(1), 0.0)
+    forget(faces)
+    with pytest.raises(consent.NotGiven):
+        studio.see(frame_of(2), 0.1)
+    assert studio.session.burst is None
+    studio.album.open()
+    consent.record(faces, "me")
+    new = studio.album.save("fear", face(1))
+    assert studio.undo() == 0
+    assert new.path.exists()
+
+
 def test_undo_takes_back_the_last_burst_and_nothing_else(make_studio):
     studio = make_studio({"fear": 2, "anger": 2}, gap=0.0)
     studio.begin("fear", 0.0)
@@ -135,7 +152,7 @@ def test_undo_takes_back_the_last_burst_and_nothing_else(make_studio):
 
 
 def test_targets_are_remembered_and_counts_go_on(faces: Path):
-    album = Album(faces)
+    album = agreed_album(faces)
     session = open_session(album, ("fear", "anger"), 7)
     assert session.targets == (("anger", 7), ("fear", 7))
     album.save("fear", face(1))
@@ -145,7 +162,7 @@ def test_targets_are_remembered_and_counts_go_on(faces: Path):
 
 
 def test_damaged_targets_are_no_obstacle(faces: Path):
-    album = Album(faces)
+    album = agreed_album(faces)
     (faces / ".capture" / "session.json").write_text("{")
     assert len(open_session(album, (), None).targets) == 8
     assert json.loads((faces / ".capture" / "session.json").read_text())["targets"]["fear"] == 20
