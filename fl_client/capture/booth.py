@@ -6,8 +6,7 @@ The page sends frames, photos and wishes, and shows what comes back. Whoever is 
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BytesIO
@@ -25,13 +24,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from common.emotions import EMOTIONS_8
-from common.errors import ConfigError, EmoflError
+from common.errors import ConfigError
 from fl_client.capture import consent
 from fl_client.capture.album import Stored
 from fl_client.capture.gate import Gate, Secrets, refused
 from fl_client.capture.import_desk import ImportDesk, Offer
 from fl_client.capture.labels import Origin
 from fl_client.capture.session import PROMPTS
+from fl_client.capture.standing import Standing
 from fl_client.capture.studio import Sight, Studio
 from fl_client.capture.wishes import emotion_of, guarded, number_of, read_wish, unchanging
 from models.faces.contact_sheet import sized
@@ -51,7 +51,6 @@ FILES = {
 LONGEST_FRAME_SIDE = 4096
 LONGEST_NAME = 1024
 THUMB = 112
-BETWEEN_WATCHES = 2.0
 
 
 @dataclass
@@ -67,8 +66,10 @@ class Booth:
     desk: ImportDesk
     now: Callable[[], float] = time.monotonic
     done: threading.Event = field(default_factory=threading.Event)
-    _yes: tuple[consent.Consent, ...] = ()
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self._standing = Standing(self.studio.album.folder, self._drop)
 
     def app(self, host: str) -> Starlette:
         """The ASGI application that answers at `host`."""
@@ -89,22 +90,11 @@ class Booth:
         }
         routes = [Route(path, unchanging(WEB / file[0], file[1]), methods=["GET"]) for path, file in FILES.items()]
         routes += [Route(path, guarded(handler), methods=[method]) for path, (method, handler) in handlers.items()]
-        return Starlette(routes=routes, middleware=[Middleware(Gate, host=host, keys=self.keys)], lifespan=self._watching)
-
-    @asynccontextmanager
-    async def _watching(self, _: Starlette) -> AsyncIterator[None]:
-        """Looks for a yes that was taken back, also while no page asks for anything."""
-
-        async def watch() -> None:
-            while True:
-                await asyncio.sleep(BETWEEN_WATCHES)
-                async with self._lock:
-                    with suppress(EmoflError, OSError):
-                        self._agreed()
-
-        watching = asyncio.create_task(watch())
-        yield
-        watching.cancel()
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(Gate, host=host, keys=self.keys)],
+            lifespan=lambda _: self._standing.watched(self._lock),
+        )
 
     async def _open(self, request: Request) -> Response:
         key = self.keys.redeem(str((await read_wish(request)).get("token", "")))
@@ -123,7 +113,7 @@ class Booth:
         if wish.get("agree") is not True or wish.get("version") != consent.TEXT_VERSION:
             raise consent.NotGiven(consent.WITHOUT)
         async with self._lock:
-            self._agreed()
+            self._standing.holds()
             self.studio.album.open()
             consent.record(self.studio.album.folder, str(wish.get("people", "")))
             self.studio.recount()
@@ -134,7 +124,7 @@ class Booth:
             return refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "A frame is a PNG or a JPEG.")
         content = await request.body()
         async with self._lock:
-            self._require_consent()
+            self._standing.require()
             try:
                 return JSONResponse(await run_in_threadpool(self._look, content))
             except Unusable as problem:
@@ -149,7 +139,7 @@ class Booth:
         wish = await read_wish(request)
         emotion = emotion_of(wish.get("emotion"))
         async with self._lock:
-            self._require_consent()
+            self._standing.require()
             studio, said = self.studio, ""
             match wish.get("do"):
                 case "take":
@@ -200,7 +190,7 @@ class Booth:
             raise ConfigError("A photo has a name.")
         content = await request.body()
         async with self._lock:
-            self._require_consent()
+            self._standing.require()
 
             def look() -> dict[str, Any]:
                 looked = self.desk.look(decode_colour(content, LONGEST_SIDE), name, label, film)
@@ -209,7 +199,7 @@ class Booth:
 
             try:
                 found = await run_in_threadpool(look)
-                self._require_consent()
+                self._standing.require()
                 return JSONResponse(found)
             except Unusable as problem:
                 status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if problem.reason is Reason.TOO_LARGE else HTTPStatus.BAD_REQUEST
@@ -217,19 +207,19 @@ class Booth:
 
     async def _offers(self, request: Request) -> Response:
         async with self._lock:
-            self._require_consent()
+            self._standing.require()
             return JSONResponse({"offers": [_offered(offer) for offer in self.desk.offers()]})
 
     async def _offer(self, request: Request) -> Response:
         async with self._lock:
-            self._require_consent()
+            self._standing.require()
             return _small(self.desk.offer(number_of(request.query_params.get("id"))).face.cut.square)
 
     async def _decide(self, request: Request) -> Response:
         wish = await read_wish(request)
         emotion = emotion_of(wish.get("emotion"))
         async with self._lock:
-            self._require_consent()
+            self._standing.require()
             outcome = await run_in_threadpool(self.desk.decide, number_of(wish.get("id")), emotion)
             self.studio.recount()
             stored = outcome.name if isinstance(outcome, Stored) else None
@@ -245,23 +235,12 @@ class Booth:
             raise ConfigError("There is no such picture any more.")
         return stored
 
-    def _agreed(self) -> bool:
-        """Whether there is a yes; of faces seen under one that was taken back (`--forget` on another terminal) nothing stays."""
-        given = consent.given(self.studio.album.folder)
-        stands = consent.holds(given)
-        if self._yes and (not stands or given[: len(self._yes)] != self._yes):
-            self.desk.clear()
-            self.studio.forget()
-        self._yes = given if stands else ()
-        return stands
-
-    def _require_consent(self) -> None:
-        """Raises NotGiven without a yes."""
-        if not self._agreed():
-            raise consent.NotGiven(consent.WITHOUT)
+    def _drop(self) -> None:
+        self.desk.clear()
+        self.studio.forget()
 
     def _facts(self) -> dict[str, Any]:
-        agreed = self._agreed()
+        agreed = self._standing.holds()
         session = self.studio.session.tick(self.now())
         targets = dict(session.targets)
         burst = session.burst

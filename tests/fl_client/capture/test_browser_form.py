@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common.errors import ModelError, RunError
-from fl_client.capture import booth, browser_form, consent, import_desk
+from fl_client.capture import browser_form, consent, import_desk, standing
 from fl_client.capture.album import Album
 from fl_client.capture.booth import FILES, Booth
 from fl_client.capture.browser_form import HOST
@@ -369,7 +369,7 @@ def test_a_consent_that_is_taken_back_is_noticed_while_no_page_asks(
     page: Page, faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_photo(page, 1)
-    monkeypatch.setattr(booth, "BETWEEN_WATCHES", 0.01)
+    monkeypatch.setattr(standing, "BETWEEN_LOOKS", 0.01)
     forget(faces)
     end = time.monotonic() + 20
     while page.booth.desk.offers() and time.monotonic() < end:
