@@ -154,7 +154,7 @@ class Demands:
 
     def _honest(self) -> TrainRequest:
         self._number += 1
-        return self._rounds._request(self._number, 20, None)
+        return self._rounds._request(self._number, 20, None, None)
 
     def _wish(self, **changes: Any) -> TrainRequest:
         """The run's request with other values, which the server's own configuration might refuse."""
