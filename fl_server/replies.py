@@ -59,6 +59,7 @@ class Replies:
         self._by_node: dict[int, list[_Reply]] = {}
         self._runs: dict[str, int] = {}
         self._limits: dict[int, Callable[[], int]] = {}
+        self._over: set[int] = set()
 
     def allow(self, run: int, most_bytes: Callable[[], int]) -> None:
         """Say how many bytes a reply of a run may have; asked whenever an object comes."""
@@ -66,8 +67,12 @@ class Replies:
             self._limits[run] = most_bytes
 
     def forget(self, run: int) -> None:
-        """The run is over, and Flower has dropped what belonged to it."""
+        """The run is over, and Flower has dropped what belonged to it; of replies to it, Flower refuses the envelope already.
+
+        So these take up no room, or the devices that a killed server had asked would keep the others out for `UNDERWAY`.
+        """
         with self._guard:
+            self._over.add(run)
             self._limits.pop(run, None)
             self._runs = {name: of for name, of in self._runs.items() if of != run}
             kept = {node: [reply for reply in replies if reply.run != run] for node, replies in self._by_node.items()}
@@ -85,6 +90,8 @@ class Replies:
         """
         parts = frozenset(objects)
         with self._guard:
+            if run in self._over:
+                return True
             replies = self._by_node.setdefault(node, [])
             if name in self._runs:
                 return any(reply.name == name and reply.objects == parts for reply in replies)

@@ -164,6 +164,15 @@ def test_a_device_that_stopped_in_the_middle_holds_its_place_for_a_while_only(me
     assert replies.announce(99, RUN, "one-more", ["one-more"])
 
 
+def test_replies_to_a_run_that_is_over_keep_nobody_out(memory: Memory) -> None:
+    replies = replies_of(memory)
+    replies.forget(RUN)
+    for node in range(10 * ROOM):
+        assert replies.announce(node, RUN, f"late-{node}", [f"late-{node}", f"part-{node}"])
+        assert not replies.arrived(node, f"part-{node}", 5)
+    assert replies.announce(ANNA, 2, "new", ["new", "part"])
+
+
 def test_one_device_cannot_take_up_all_places(memory: Memory) -> None:
     replies = replies_of(memory)
     for number in range(3 * ROOM):
