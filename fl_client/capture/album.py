@@ -194,7 +194,7 @@ class Album:
         """Alone among captures, and while the yes stands; `forget` holds the same lock, and removes it."""
         lock = self.folder / SESSION_FOLDER / LOCK
         if not lock.exists():
-            raise consent.NotGiven(consent.WITHOUT)
+            raise consent.NotGiven
         with locked(lock):
             consent.require(self.folder)
             yield

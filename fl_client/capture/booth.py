@@ -111,9 +111,9 @@ class Booth:
     async def _consent(self, request: Request) -> Response:
         wish = await read_wish(request)
         if wish.get("agree") is not True or wish.get("version") != consent.TEXT_VERSION:
-            raise consent.NotGiven(consent.WITHOUT)
+            raise consent.NotGiven
         async with self._lock:
-            self._standing.holds()
+            self._standing.holds()  # what was seen under a yes that is gone goes before a new one is written
             self.studio.album.open()
             consent.record(self.studio.album.folder, str(wish.get("people", "")))
             self.studio.recount()

@@ -99,11 +99,11 @@ def holds(consents: tuple[Consent, ...]) -> bool:
     return any(consent.text_sha256 == sha256(TEXT.encode()) for consent in consents)
 
 
-WITHOUT = "Nothing is captured before everybody in the pictures agrees; --forget takes a yes back."
-
-
 class NotGiven(ConfigError):
     """Nobody said yes to the text as it is now, or the yes was taken back."""
+
+    def __init__(self) -> None:
+        super().__init__("Nothing is captured before everybody in the pictures agrees; --forget takes a yes back.")
 
 
 def require(folder: Path) -> None:
@@ -113,7 +113,7 @@ def require(folder: Path) -> None:
         NotGiven: there is none.
     """
     if not is_given(folder):
-        raise NotGiven(WITHOUT)
+        raise NotGiven
 
 
 def record(folder: Path, people: str, now: datetime | None = None) -> Consent:

@@ -45,7 +45,7 @@ class Standing:
             NotGiven: there is none.
         """
         if not self.holds():
-            raise consent.NotGiven(consent.WITHOUT)
+            raise consent.NotGiven
 
     @asynccontextmanager
     async def watched(self, lock: asyncio.Lock) -> AsyncIterator[None]:

@@ -128,7 +128,7 @@ class Studio:
         """
         if not consent.is_given(self.album.folder):
             self.forget()
-            raise consent.NotGiven(consent.WITHOUT)
+            raise consent.NotGiven
 
     def forget(self) -> None:
         """Drop what is remembered of faces seen: the burst, what `undo` would take back, poses, fingerprints of pictures gone."""

@@ -58,11 +58,11 @@ export async function ask(path, body, type) {
     const said = await answer.json().catch(() => ({}));
     if (answer.status === 401 && path !== "/api/open") end(`${said.error || "Refused."} The camera is off, and nothing more is sent.`);
     // A refusal from before the consent that was just given says nothing about it.
-    if (said.consent_needed && now.facts && asked === consents) {
+    const stale = said.consent_needed && asked !== consents;
+    if (said.consent_needed && now.facts && !stale) {
       now.facts.consent.needed = true;
       listeners.forEach((listener) => listener());
     }
-    const stale = said.consent_needed && asked !== consents;
     throw Object.assign(new Error(said.error || `Refused (${answer.status}).`), { status: answer.status, stale });
   }
   return answer;

@@ -58,8 +58,7 @@ class Page:
 @pytest.fixture
 def page(make_studio) -> Iterator[Page]:
     """An opened page whose owner has agreed."""
-    studio = make_studio({"fear": 3}, agreed=False, gap=0.0)
-    consent.record(studio.album.folder, "me")
+    studio = make_studio({"fear": 3}, gap=0.0)
     keys = Secrets()
     booth = Booth(studio, keys, desk_of(studio))
     served = serve(booth)
