@@ -6,7 +6,6 @@ the same command goes on. Needs fer2013.csv with fer2013new.csv beside it.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +13,17 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from benchmarks.accuracy_cells import CELLS, CLAIMS, START, Cell
+from benchmarks.accuracy_cells import CELLS, Cell
+from benchmarks.accuracy_claims import missed_claims
+from benchmarks.accuracy_figures import begun, complete, gather, merge, read_figures, started_from
+from benchmarks.accuracy_page import FIGURES, publish, read_page
 from benchmarks.accuracy_plot import plot_groups
-from benchmarks.accuracy_results import Line, read_heads, read_lines, show_heads, show_lines
+from benchmarks.accuracy_results import Heads, Line, make_heads, make_lines, show_heads, show_lines
 from benchmarks.conclusion import conclude
 from common.config import make_config
 from common.console import command_line, out, run_command_line
-from common.errors import ConfigError
+from common.errors import ConfigError, RunError
+from common.files import write_atomic
 
 TARGETS = {"ferplus": 0.84, "fer2013": 0.67}
 """Accuracy of the shipped base on PrivateTest: FER+ majority (8 classes), FER2013 (7 classes)."""
@@ -52,6 +55,8 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
 
     from common.emotions import EMOTIONS_7, EMOTIONS_8
     from common.parameters import write_parameters
+    from models.evaluate import judge
+    from models.faces.faceset import one_hot
     from models.mobilenet import build_model
     from models.pretrained import open_base
     from models.pretraining.data import load_splits
@@ -69,15 +74,14 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
         rows = test.voted if name == "ferplus" else np.ones(len(test), dtype=bool)
         labels = test.votes[rows].argmax(1) if name == "ferplus" else test.labels[rows]
         logits = predict(model, test.images[rows])
-        found[name] = {"examples": float(len(labels)), **_scores(logits, labels)}
+        scores = judge(logits, one_hot(labels, len(classes)))
+        found[name] = {
+            "examples": float(len(labels)),
+            "accuracy": scores.accuracy,
+            "balanced_accuracy": scores.balanced_accuracy,
+        }
         found[name]["prior_corrected"] = corrected_accuracy(softmax(logits, axis=1), labels)
     return found
-
-
-def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    right = logits.argmax(1) == labels
-    recalls = [right[labels == one].mean() for one in np.unique(labels)]
-    return {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(recalls))}
 
 
 def show_shipped(scores: dict[str, dict[str, float]]) -> None:
@@ -96,32 +100,42 @@ def halve(data: Path, folder: Path) -> tuple[Path, Path]:
     Returns:
         fer2013.csv for the base, fer2013.csv for the devices.
     """
-    paths = []
-    for half, name in enumerate(("for-base", "for-devices")):
-        path = folder / name / "fer2013.csv"
-        paths.append(path)
-        if path.exists():
-            continue
+    from models.faces.fer2013 import read_rows
+
+    paths = [folder / name / "fer2013.csv" for name in ("for-base", "for-devices")]
+    if all(path.exists() for path in paths):
+        return paths[0], paths[1]
+    rows = read_rows(data)
+    number = np.cumsum([usage == "Training" for usage in rows.usages])
+    black = " ".join(["0"] * 48 * 48)
+    for half, path in enumerate(paths):
+        lines = ["emotion,pixels,Usage"]
+        for row, (image, label, usage) in enumerate(zip(rows.images, rows.labels, rows.usages, strict=True)):
+            shown = usage != "Training" or number[row] % 2 == half
+            lines.append(f"{label},{' '.join(map(str, image.ravel())) if shown else black},{usage}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        black, number, lines = b" ".join([b"0"] * 48 * 48), 0, []
-        with data.open("rb") as file:
-            for line in file:
-                label, pixels, usage = line.rstrip(b"\r\n").split(b",")
-                if usage == b"Training":
-                    number += 1
-                    pixels = pixels if number % 2 == half else black
-                lines.append(b",".join((label, pixels, usage)) + b"\n")
-        (path.parent / "fer2013new.csv").write_bytes(data.with_name("fer2013new.csv").read_bytes())
-        path.write_bytes(b"".join(lines))
+        write_atomic(path.with_name("fer2013new.csv"), data.with_name("fer2013new.csv").read_bytes())
+        write_atomic(path, ("\n".join(lines) + "\n").encode())
     return paths[0], paths[1]
 
 
 def half_base(data: Path, folder: Path, images: int) -> Path:
-    """The base that learnt from one half, trained on the first call; `fl-sim pretrain` does it, and goes on after Ctrl-C."""
+    """The base that learnt from one half, trained on the first call; `fl-sim pretrain` does it, and goes on after Ctrl-C.
+
+    Raises:
+        ConfigError: the folder's base has seen another number of faces.
+    """
+    from models.pretrained import open_base
     from simulation.pretrain_commands import pretrain, ship_base
 
     shipped_to = folder / "base"
-    if not shipped_to.exists():
+    if shipped_to.exists():
+        seen = open_base(shipped_to).manifest.images
+        if seen != images:
+            raise ConfigError(
+                f"The base in {shipped_to} has seen {seen:,} faces: add --base-images {seen}, or name another --folder."
+            )
+    else:
         pretrain(folder / "pretrain", data=data, images=images, threads=1, device="cpu")
         ship_base(folder / "pretrain", shipped_to, folder / "base_key.pem")
     return shipped_to
@@ -131,19 +145,27 @@ def play(cell: Cell, data: Path, base: Path, folder: Path, seeds: int, workers: 
     """The cell's runs that are not finished yet.
 
     Raises:
-        ConfigError: a run in the folder has other settings than its cell.
+        ConfigError: a run in the folder has other settings than its cell, or another base.
+        RunError: not every round of a run was accepted.
     """
+    from models.pretrained import open_base
     from simulation.perform import perform
     from simulation.run import RunFolder
 
+    made = open_base(base).manifest.created
     for seed in range(seeds):
         run = folder / "runs" / cell.name / f"seed-{seed}"
         settings, going_on = cell.config(str(data), str(base), seed), (run / "config.json").exists()
         if going_on and RunFolder(run).config.model_dump(exclude=PLACES) != settings.model_dump(exclude=PLACES):
             raise ConfigError(f"{run} was played with other settings than {cell.name} has now: move it away to play it anew.")
-        if (run / "summary.json").exists():
-            continue
-        perform(None if going_on else settings, None if going_on else run, run if going_on else None, "in-process", workers)
+        if going_on and settings.init is not None and started_from(run) != f"base model of {made}":
+            raise ConfigError(f"{run} began with another base than the one in {base}: move it away to play it anew.")
+        if not (run / "summary.json").exists():
+            perform(None if going_on else settings, None if going_on else run, run if going_on else None, "in-process", workers)
+        if not complete(run):
+            raise RunError(
+                f"Not every round of {run} was accepted (its metrics.jsonl says why), so it is not {cell.name}: move it away."
+            )
 
 
 def personalise(cell: Cell, folder: Path) -> None:
@@ -152,27 +174,9 @@ def personalise(cell: Cell, folder: Path) -> None:
     from simulation.personalise import JSON, personalise_run, write_outcome
     from simulation.run import RunFolder
 
-    for run in sorted((folder / "runs" / cell.name).glob("seed-*")):
-        if cell.personal and (run / "summary.json").exists() and not (run / JSON).exists():
+    for _, run in begun(folder, cell.name):
+        if cell.personal and complete(run) and not (run / JSON).exists():
             write_outcome(run, personalise_run(RunFolder(run), PersonalSettings()), PersonalSettings())
-
-
-def missed_claims(lines: Sequence[Line]) -> list[str]:
-    """The claims whose runs are finished and that do not hold, in words."""
-    known = {line.name: line for line in lines}
-    missed = []
-    for claim in CLAIMS:
-        line, other = known.get(claim.cell), known.get(claim.against)
-        if line is None:
-            continue
-        against = line.start if claim.against == START else None if other is None else other.accuracy
-        if against is None:
-            continue
-        below = 100 * (against - line.accuracy)
-        if below > claim.points:
-            what, points = ("below", below) if claim.points > 0 else ("above", -below)
-            missed.append(f"{claim.cell}: {points:+z.1f} points {what} {claim.against} instead of {abs(claim.points):g}")
-    return missed
 
 
 app = command_line("How good the shipped base and federated runs are.")
@@ -190,6 +194,10 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Devices that train at once.")] = 1,
     show_list: Annotated[bool, typer.Option("--list", help="Name the cells and end.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Play nothing; show what is finished.")] = False,
+    docs: Annotated[
+        Path | None,
+        typer.Option("--publish", help=f"Add what is finished to {FIGURES} in this folder, and rewrite its tables and pictures."),
+    ] = None,
 ) -> None:
     """Score the shipped base, play the chosen cells, show what is finished, and print one line of JSON."""
     if show_list:
@@ -198,6 +206,12 @@ def main(
     chosen = [cell for cell in CELLS if cell.name == only] or [cell for cell in CELLS if only in cell.name]
     if not chosen:
         raise ConfigError(f"No cell's name holds {only!r}; --list names them.")
+    if quick and docs is not None:
+        raise ConfigError("--quick scores the shipped base only, which leaves nothing to --publish: leave one of them out.")
+    known = {}
+    if docs is not None:
+        read_page(docs)
+        known = read_figures(docs / FIGURES)
     path = find_data(data)
     scores = shipped(path)
     show_shipped(scores)
@@ -207,7 +221,7 @@ def main(
         if scores[name]["accuracy"] < target
     ]
     lines: list[Line] = []
-    heads: dict[str, dict[str, dict[str, float]]] = {}
+    heads: Heads = {}
     if not quick:
         if not report:
             for_base, for_devices = halve(path, folder)
@@ -215,12 +229,17 @@ def main(
             for cell in chosen:
                 play(cell, for_devices, base, folder, seeds, workers)
                 personalise(cell, folder)
-        lines, heads = read_lines(folder), read_heads(folder)
+        figures = merge(known, gather(folder))
+        lines, heads = make_lines(figures), make_heads(figures)
         show_lines(lines)
-        for path in plot_groups(lines, folder / "plots"):
+        plots = plot_groups(lines, folder / "plots")
+        for path in plots:
             out.print(f"Drawn: {path}", markup=False)
         if heads:
             show_heads(heads)
+        if docs is not None:
+            publish(docs, figures, plots)
+            out.print(f"Written: {docs / FIGURES}, the tables and the pictures beside it.", markup=False)
         missed += missed_claims(lines)
     results: dict[str, Any] = {"shipped": scores, "runs": {line.name: vars(line) for line in lines}, "own_heads": heads}
     conclude("accuracy", {"results": results, "targets": TARGETS, "missed": missed}, missed, check=check)

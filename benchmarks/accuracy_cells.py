@@ -78,7 +78,8 @@ def _skew() -> list[Cell]:
     starts: dict[str, dict[str, Any]] = {"base": full, "votes": votes, "block": BLOCK, "scratch": SCRATCH}
     # The base lacks training rather than faces: so once more with four passes a round.
     longer = merge_settings(votes, {"train": {"local_epochs": 4.0}})
-    central = starts | {"votes-4-epochs": longer}
+    adamw = {"train": {"optimiser": "adamw", "learning_rate": 0.001}}
+    central = starts | {"votes-4-epochs": longer, "votes-4-epochs-adamw": merge_settings(longer, adamw)}
     found = [Cell(f"central/{start}", merge_settings(alone, settings)) for start, settings in central.items()]
     # A mean of twenty models bears more noise in each of them than a single model does.
     shared = {"train": {"batch_size": 32, "learning_rate": 0.03}}
@@ -90,7 +91,9 @@ def _skew() -> list[Cell]:
                 where = f"{'iid' if alpha is None else f'alpha-{alpha:g}'}-{clients}"
                 found.append(Cell(f"fedavg/{start}-{where}", merge_settings(settings, {"data": data})))
     starts["votes-4-epochs"] = longer
-    for start, counts in (("base", FER2013), ("votes", FERPLUS), ("votes-4-epochs", FERPLUS), ("block", FER2013)):
+    starts["votes-4-epochs-adamw"] = merge_settings(longer, adamw)
+    for start in ("base", "votes", "votes-4-epochs", "votes-4-epochs-adamw", "block"):
+        counts = FERPLUS if start.startswith("votes") else FER2013
         calibrated = {"train": {"loss": "calibrated", "class_counts": counts}}
         for alpha in (0.1, 0.3):
             settings = merge_settings(starts[start], {"data": {"alpha": alpha}} | calibrated)
@@ -206,11 +209,13 @@ START = "its own start"
 CLAIMS = (
     *(
         claim
-        for start, losses in (("base", ("", "-calibrated")), ("votes", ("", "-calibrated")), ("votes-4-epochs", ("-calibrated",)))
-        for loss in losses
+        for central, how in (
+            *((start, loss) for start in ("base", "votes") for loss in ("", "-calibrated")),
+            *((start, "-calibrated") for start in ("votes-4-epochs", "votes-4-epochs-adamw")),
+        )
         for claim in (
-            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", f"central/{start}", 1.5),
-            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", START, -2.0),
+            Claim(f"fedavg/{central}{how}-alpha-0.3-20", f"central/{central}", 1.5),
+            Claim(f"fedavg/{central}{how}-alpha-0.3-20", START, -2.0),
         )
     ),
     *(Claim(f"record/{part}-epsilon-8", f"record/{part}-no-dp", 1.0) for part in PARTS),

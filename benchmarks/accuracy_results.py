@@ -1,20 +1,20 @@
-"""What the runs of `benchmarks.accuracy` came to: means over seeds with 95 % intervals, read from their folders, as tables."""
+"""What the runs of `benchmarks.accuracy` came to: means over seeds with 95 % intervals, as tables."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from rich.table import Table
 
-from benchmarks.accuracy_cells import CELLS
+from benchmarks.accuracy_figures import FRESH, Figures, Stages
 from common.console import out
 
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t for a two-sided interval of 95 %, by degrees of freedom."""
+
+Heads = dict[str, dict[str, dict[str, float]]]
+"""By cell, then stage, then figure."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Line:
     """One cell's results: means over seeds, and half the width of the 95 % interval where there are two or more.
 
     Attributes:
+        base: what the runs began with, as in `Run`.
         start: accuracy before round 1.
         shifted, start_shifted: accuracy after, and before round 1, once class priors are shifted to the test faces' own.
     """
@@ -36,36 +37,40 @@ class Line:
     shifted: float | None = None
     start: float | None = None
     start_shifted: float | None = None
+    base: str = FRESH
+
+    @property
+    def base_words(self) -> str:
+        """The base's day, or `none`."""
+        return "none" if self.base == FRESH else self.base.removeprefix("base model of ").partition("T")[0]
 
 
-def _mean(runs: Sequence[dict[str, Any]], name: str) -> float | None:
-    values = [run[name] for run in runs if run.get(name) is not None]
-    return mean(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
-def read_lines(folder: Path) -> list[Line]:
-    """What is finished, in the order of `CELLS`."""
+def make_lines(figures: Figures) -> list[Line]:
+    """A line for each cell that has runs."""
     found = []
-    for cell in CELLS:
-        runs = [json.loads(path.read_bytes()) for path in sorted((folder / "runs" / cell.name).glob("seed-*/summary.json"))]
-        if not runs:
-            continue
-        values = [run["test_accuracy"] for run in runs]
+    for name, runs in figures.items():
+        values = [run.test_accuracy for run in runs]
         degrees = len(values) - 1
-        margin = T_95.get(degrees, 2.0) * stdev(values) / math.sqrt(len(values)) if degrees else None
-        epsilons = [run["epsilon"] or run["client_epsilon"] for run in runs]
+        epsilons = [run.epsilon or run.client_epsilon for run in runs]
+        spent = [epsilon for epsilon in epsilons if epsilon]
         found.append(
             Line(
-                cell.name,
+                name,
                 len(runs),
                 mean(values),
-                mean(run["test_balanced_accuracy"] for run in runs),
-                margin,
-                max(epsilons) if all(epsilons) else None,
-                _mean(runs, "device_accuracy_worst_tenth"),
-                _mean(runs, "test_priors_shifted"),
-                _mean(runs, "start_accuracy"),
-                _mean(runs, "start_priors_shifted"),
+                mean(run.test_balanced_accuracy for run in runs),
+                T_95.get(degrees, 2.0) * stdev(values) / math.sqrt(len(values)) if degrees else None,
+                max(spent) if len(spent) == len(runs) else None,
+                _mean(run.device_accuracy_worst_tenth for run in runs),
+                _mean(run.test_priors_shifted for run in runs),
+                _mean(run.start_accuracy for run in runs),
+                _mean(run.start_priors_shifted for run in runs),
+                runs[0].base,
             )
         )
     return found
@@ -92,20 +97,20 @@ def show_lines(lines: Sequence[Line]) -> None:
     out.print("bal.: balanced; shifted: with class priors shifted to the test faces'; worst: mean of the worst tenth of devices.")
 
 
-def read_heads(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+def make_heads(figures: Figures) -> Heads:
     """By cell and stage, means over seeds of what `fl-sim personalise` found."""
-    found = {}
-    for cell in CELLS:
-        runs = [json.loads(path.read_bytes()) for path in sorted((folder / "runs" / cell.name).glob("seed-*/personal.json"))]
-        if runs:
-            found[cell.name] = {
-                stage: {name: mean(run[stage][name] for run in runs) for name in runs[0][stage]}
-                for stage in ("before", "shifted", "after")
-            }
+    found: Heads = {}
+    for name, runs in figures.items():
+        if heads := [run.heads for run in runs if run.heads]:
+            found[name] = {stage: _mean_figures([getattr(one, stage) for one in heads]) for stage in Stages.model_fields}
     return found
 
 
-def show_heads(heads: dict[str, dict[str, dict[str, float]]]) -> None:
+def _mean_figures(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: mean(run[key] for run in runs) for key in runs[0]}
+
+
+def show_heads(heads: Heads) -> None:
     table = Table(title="Devices with a head of their own, on their held-out faces", title_justify="left")
     for heading in ("run", "model", "mean", "worst tenth", "best tenth", "balanced"):
         table.add_column(heading, justify="left" if heading in ("run", "model") else "right")

@@ -1,4 +1,4 @@
-"""One round of training on a device's own faces: DP-SGD under a calibrated noise, or plain SGD where privacy is off.
+"""One round of training on a device's own faces: clipped gradients under a calibrated noise, or plain ones where privacy is off.
 
 `fl_client.app` calls `train_locally`. Only the change of the trained parameters leaves this module.
 """
@@ -103,6 +103,12 @@ def shuffled_batches(examples: int, size: int, steps: int, seed: int) -> Iterato
         order = order[size:]
 
 
+def _make_optimiser(config: TrainConfig, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
 def train_locally(
     model: nn.Module,
     weights: Arrays,
@@ -142,9 +148,7 @@ def train_locally(
     model.train()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     start = {name: torch.from_numpy(weights[name]) for name in trained}
-    optimiser = torch.optim.SGD(
-        trained.values(), lr=plan.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimiser = _make_optimiser(config, list(trained.values()), plan.learning_rate)
     divided = None if features is None or config.augment else features.divide(model, faces, preprocessing)
     network = model if divided is None else divided.rest
     loss = make_loss(config, faces.classes, faces.targets.sum(0))

@@ -45,7 +45,7 @@ def _frequencies(prior: Numbers) -> NDArray[np.float64]:
 
 
 def corrected_accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> float:
-    """Accuracy once the mean prediction is shifted to the labels' own frequencies: a bound for gains from priors alone.
+    """Accuracy once the mean prediction is shifted to the labels' own frequencies: what that shift alone makes of it.
 
     It looks at the labels it is scored on, so it may be compared with and must not be claimed.
     """

@@ -22,7 +22,10 @@ def pretrain(
     data: Annotated[Path | None, Option(help="fer2013.csv with fer2013new.csv beside it, or their folder.")] = None,
     recipe: Annotated[Path | None, Option(help="A TOML file of settings (default: the shipped model's).")] = None,
     images: Annotated[
-        int | None, Option(min=1, help="Faces to see in all; may be changed between two calls (default: the recipe's).")
+        int | None,
+        Option(
+            min=1, help="Faces to see in all; may be changed between two calls (default: the folder's, at first the recipe's)."
+        ),
     ] = None,
     variant: Annotated[str | None, Option(help="A variant of models.mobilenet instead of the recipe's.")] = None,
     threads: Annotated[int, Option(min=1, help="CPU threads.")] = 1,

@@ -284,6 +284,7 @@ def describe(config: RunConfig) -> str:
         privacy,
         config.server.strategy,
         config.model.trainable,
+        "" if config.train.optimiser == "sgd" else config.train.optimiser,
         "" if config.train.loss == "cross-entropy" else config.train.loss,
         "" if config.train.augment else "no augmentation",
     )

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from common.config import LossName, RunConfig, Trainable, merge_settings, named_counts, nest_settings, read_config
+from common.config import (
+    LEARNING_RATES,
+    LossName,
+    Optimiser,
+    RunConfig,
+    Trainable,
+    merge_settings,
+    named_counts,
+    nest_settings,
+    read_config,
+)
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError
 from models.starting_point import choose_start
@@ -100,7 +110,11 @@ def run(
         TrainOption(help=f"Passes over a device's faces per round (default {D.train.local_epochs:g})."),
     ] = None,
     local_steps: Annotated[int | None, TrainOption(help="Steps per round instead of passes.")] = None,
-    lr: Annotated[float | None, TrainOption(help=f"Local learning rate (default {D.train.learning_rate:g}).")] = None,
+    optimiser: Annotated[Optimiser | None, TrainOption(help=f"Of the devices (default {D.train.optimiser}).")] = None,
+    lr: Annotated[
+        float | None,
+        TrainOption(help=f"Local learning rate (default: sgd {LEARNING_RATES['sgd']:g}, adamw {LEARNING_RATES['adamw']:g})."),
+    ] = None,
     augmentations: Annotated[
         int | None, TrainOption(help="Augmented copies of each face in a step, averaged before clipping: so many times the work.")
     ] = None,
@@ -196,6 +210,7 @@ def run(
             "train.batch_size": batch_size,
             "train.local_epochs": local_epochs,
             "train.local_steps": local_steps,
+            "train.optimiser": optimiser,
             "train.learning_rate": lr,
             "train.momentum": momentum,
             "train.augment": False if no_augment else None,

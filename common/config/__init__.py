@@ -10,10 +10,20 @@ from common.config.nested import merge_settings, nest_settings, read_config
 from common.config.privacy import ClientLevelConfig, ClientLevelRequest, EvaluationConfig, PrivacyConfig
 from common.config.run import RunConfig, make_config
 from common.config.server import ServerConfig, UploadConfig
-from common.config.training import LARGEST_COUNT, LEAST_COUNT, ClassCount, LossName, TrainConfig, named_counts
+from common.config.training import (
+    LARGEST_COUNT,
+    LEARNING_RATES,
+    LEAST_COUNT,
+    ClassCount,
+    LossName,
+    Optimiser,
+    TrainConfig,
+    named_counts,
+)
 
 __all__ = [
     "LARGEST_COUNT",
+    "LEARNING_RATES",
     "LEAST_COUNT",
     "ClassCount",
     "ClientLevelConfig",
@@ -22,6 +32,7 @@ __all__ = [
     "EvaluationConfig",
     "LossName",
     "ModelConfig",
+    "Optimiser",
     "PrivacyConfig",
     "RunConfig",
     "ServerConfig",

@@ -13,6 +13,9 @@ LEAST_COUNT, LARGEST_COUNT = 1e-6, 1e12
 ClassCount = Annotated[float, Field(ge=LEAST_COUNT, le=LARGEST_COUNT)]
 
 
+LEARNING_RATES = {"sgd": 0.05, "adamw": 0.0005}
+"""By optimiser: what a run takes that names none. AdamW moves each weight by about so much in a step, whatever the gradient."""
+Optimiser = Literal["sgd", "adamw"]
 LossName = Literal["cross-entropy", "class-balanced", "logit-adjusted", "calibrated"]
 
 
@@ -23,7 +26,10 @@ class TrainConfig(Settings):
         batch_size: expected examples per step, B. With n faces the Poisson sampling rate is min(1, B / n).
         local_epochs: expected passes over the device's data per round; the steps are ceil(local_epochs * n / B).
         local_steps: a fixed number of steps instead.
-        learning_rate, momentum, weight_decay: of SGD.
+        optimiser: `sgd`, or `adamw` (Loshchilov and Hutter 2019, betas 0.9 and 0.999), whose moments begin anew in each round.
+        learning_rate: at the first round; the optimiser's own of `LEARNING_RATES` where none is named.
+        momentum: of SGD.
+        weight_decay: of SGD in the gradient, of AdamW beside it.
         decay: the learning rate falls along a half cosine to this part of itself over the run's rounds; 1 keeps it.
         proximal_mu: FedProx's pull towards the global model (Li et al. 2020, Algorithm 2), 0 without.
         augment: random flips, shifts, small rotations and scales of each face.
@@ -45,7 +51,8 @@ class TrainConfig(Settings):
     batch_size: int = Field(default=32, ge=1)
     local_epochs: float = Field(default=1.0, gt=0)
     local_steps: int | None = Field(default=None, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
+    optimiser: Optimiser = "sgd"
+    learning_rate: float = Field(default_factory=lambda known: LEARNING_RATES[known.get("optimiser", "sgd")], gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     decay: float = Field(default=0.1, gt=0, le=1)

@@ -12,6 +12,14 @@ def test_defaults_are_private() -> None:
     assert RunConfig().model.dropout == 0
 
 
+def test_a_run_stored_before_devices_had_a_choice_of_optimiser_is_still_the_same_run() -> None:
+    """A server that is started again goes on with its run only if the settings are equal."""
+    stored = RunConfig().model_dump(mode="json")
+    assert stored["train"].pop("optimiser") == "sgd"
+    assert stored["train"]["learning_rate"] == 0.05
+    assert make_config(stored) == RunConfig()
+
+
 def test_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError):
         RunConfig().privacy.epsilon = 100.0  # type: ignore[misc]

@@ -123,6 +123,26 @@ def test_without_noise_one_clipped_step_cannot_move_further_than_its_bound(engin
     assert norm(update) <= 0.1 * len(faces()) * 1.0 / 8 + 1e-3
 
 
+@pytest.mark.parametrize("release", [None, Release(1000.0, 0.2, 1)])
+def test_a_first_step_of_adamw_moves_weights_by_its_learning_rate(release: Release | None) -> None:
+    """Kingma and Ba 2015, section 2.1: |m / sqrt(v)| is 1 at the first step. Under noise no gradient is zero."""
+    config = TrainConfig(optimiser="adamw", batch_size=8, local_steps=1, learning_rate=0.002)
+    _, update = train(config, release)
+    values = np.abs(np.concatenate([value.ravel() for value in update.values()]))
+    assert values.max() == pytest.approx(0.002, rel=0.01)
+    if release is not None:
+        assert np.median(values) == pytest.approx(0.002, rel=0.01)
+
+
+@pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 0.05), ("adamw", 0.0005)])
+def test_each_optimiser_has_a_learning_rate_of_its_own_and_a_given_one_wins(optimiser: str, rate: float) -> None:
+    config = TrainConfig.model_validate({"optimiser": optimiser})
+    assert make_plan(config, 100, 1, 10).learning_rate == config.learning_rate == rate
+    assert TrainConfig.model_validate({"optimiser": optimiser, "learning_rate": 0.3}).learning_rate == 0.3
+    with pytest.raises(ValueError, match="optimiser"):
+        TrainConfig.model_validate({"optimiser": "adam"})
+
+
 def test_fedprox_pulls_towards_the_global_model() -> None:
     free = norm(train(TrainConfig(batch_size=8, local_steps=12, learning_rate=0.05))[1])
     held = norm(train(TrainConfig(batch_size=8, local_steps=12, learning_rate=0.05, proximal_mu=5.0))[1])

@@ -1,0 +1,143 @@
+"""The figures of finished runs, which docs/accuracy.json keeps: they outlive the folder that the runs were played in."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from benchmarks.accuracy_cells import CELLS
+from common.errors import ConfigError, RunError
+from common.files import write_atomic
+
+FRESH = "random"
+"""What the manifests of runs from scratch call their start."""
+
+
+class Stages(BaseModel):
+    """Of own heads, as personal.json names them: figures with the model as it is, with its priors shifted, with the own head."""
+
+    model_config = ConfigDict(frozen=True)
+
+    before: dict[str, float]
+    shifted: dict[str, float]
+    after: dict[str, float]
+
+
+class Run(BaseModel):
+    """What one run came to: the figures of its summary.json and personal.json.
+
+    Attributes:
+        base: what it began with, as its manifests call it, so `FRESH` or one half-data base. Another machine's rounding makes
+            another base of the same recipe, and runs from different bases are not compared.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    base: str
+    test_accuracy: float
+    test_balanced_accuracy: float
+    test_priors_shifted: float | None = None
+    start_accuracy: float | None = None
+    start_priors_shifted: float | None = None
+    device_accuracy_worst_tenth: float | None = None
+    epsilon: float | None = None
+    client_epsilon: float | None = None
+    heads: Stages | None = None
+
+
+Figures = dict[str, list[Run]]
+"""By name of the cell, in the order of `CELLS`."""
+_FILE = TypeAdapter(Figures)
+
+
+def begun(folder: Path, cell: str) -> Iterator[tuple[int, Path]]:
+    """Seeds and folders of the cell's runs, finished or not; other folders beside them are none of its runs."""
+    for path in sorted((folder / "runs" / cell).glob("seed-*")):
+        number = path.name.removeprefix("seed-")
+        if number.isdigit():
+            yield int(number), path
+
+
+def started_from(run: Path) -> str:
+    """What a run began with, as its newest model's manifest says.
+
+    Raises:
+        OSError: it has published nothing.
+    """
+    registry = run / "registry"
+    newest = (registry / "LATEST").read_text().strip()
+    return str(json.loads((registry / "versions" / newest / "manifest.json").read_bytes())["init"])
+
+
+def complete(run: Path) -> bool:
+    """Whether it is finished and every round was accepted: with fewer, its figures are of something else than its cell."""
+    path = run / "summary.json"
+    if not path.exists():
+        return False
+    summary = json.loads(path.read_bytes())
+    return bool(summary["accepted_rounds"] == summary["rounds"])
+
+
+def gather(folder: Path) -> Figures:
+    """What is complete in the folder.
+
+    Raises:
+        RunError: a run's files are damaged.
+    """
+    found: Figures = {}
+    for cell in CELLS:
+        for seed, path in begun(folder, cell.name):
+            try:
+                if not complete(path):
+                    continue
+                figures = json.loads((path / "summary.json").read_bytes()) | {"seed": seed, "base": started_from(path)}
+                if (path / "personal.json").exists():
+                    figures["heads"] = json.loads((path / "personal.json").read_bytes())
+                run = Run.model_validate(figures)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise RunError(f"The figures of {path} cannot be read ({type(error).__name__}): move it away.") from error
+            found.setdefault(cell.name, []).append(run)
+    return found
+
+
+def merge(known: Figures, found: Figures) -> Figures:
+    """Both. Of a cell that has runs from different bases those from one remain: where there are more seeds, else what was found.
+
+    Cells that are no more are left out.
+    """
+    merged: Figures = {}
+    for cell in CELLS:
+        new, old = found.get(cell.name, []), known.get(cell.name, [])
+        if new and old and new[0].base != old[0].base:
+            runs = new if len(new) >= len(old) else old
+        else:
+            seeds = {run.seed for run in new}
+            runs = sorted(new + [run for run in old if run.seed not in seeds], key=lambda run: run.seed)
+        if runs:
+            merged[cell.name] = runs
+    return merged
+
+
+def read_figures(path: Path) -> Figures:
+    """The figures in the file; none where there is no file.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return _FILE.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ConfigError(f"{path} does not hold the figures of runs: move it away, and it is written anew.") from error
+
+
+def write_figures(path: Path, figures: Figures) -> None:
+    """One line for each run."""
+    cells = (
+        f"{json.dumps(name)}: [\n" + ",\n".join(run.model_dump_json(exclude_none=True) for run in runs) + "\n]"
+        for name, runs in figures.items()
+    )
+    write_atomic(path, ("{\n" + ",\n".join(cells) + "\n}\n").encode())
