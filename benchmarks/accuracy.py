@@ -126,12 +126,13 @@ def half_base(data: Path, folder: Path, images: int) -> Path:
         ConfigError: the folder's base has seen another number of faces.
     """
     from models.pretrained import open_base
+    from models.pretraining.recipe import Recipe
     from simulation.pretrain_commands import pretrain, ship_base
 
     shipped_to = folder / "base"
     if shipped_to.exists():
         seen = open_base(shipped_to).manifest.images
-        if seen != images:
+        if abs(seen - images) >= Recipe().batch_size:
             raise ConfigError(
                 f"The base in {shipped_to} has seen {seen:,} faces: add --base-images {seen}, or name another --folder."
             )
@@ -158,7 +159,7 @@ def play(cell: Cell, data: Path, base: Path, folder: Path, seeds: int, workers: 
         settings, going_on = cell.config(str(data), str(base), seed), (run / "config.json").exists()
         if going_on and RunFolder(run).config.model_dump(exclude=PLACES) != settings.model_dump(exclude=PLACES):
             raise ConfigError(f"{run} was played with other settings than {cell.name} has now: move it away to play it anew.")
-        if going_on and settings.init is not None and started_from(run) != f"base model of {made}":
+        if going_on and settings.init is not None and started_from(run) not in (None, f"base model of {made}"):
             raise ConfigError(f"{run} began with another base than the one in {base}: move it away to play it anew.")
         if not (run / "summary.json").exists():
             perform(None if going_on else settings, None if going_on else run, run if going_on else None, "in-process", workers)

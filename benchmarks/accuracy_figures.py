@@ -60,13 +60,11 @@ def begun(folder: Path, cell: str) -> Iterator[tuple[int, Path]]:
             yield int(number), path
 
 
-def started_from(run: Path) -> str:
-    """What a run began with, as its newest model's manifest says.
-
-    Raises:
-        OSError: it has published nothing.
-    """
+def started_from(run: Path) -> str | None:
+    """What a run began with, as its newest model's manifest says; None while it has published nothing."""
     registry = run / "registry"
+    if not (registry / "LATEST").exists():
+        return None
     newest = (registry / "LATEST").read_text().strip()
     return str(json.loads((registry / "versions" / newest / "manifest.json").read_bytes())["init"])
 

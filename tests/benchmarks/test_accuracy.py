@@ -14,7 +14,7 @@ from benchmarks.accuracy_plot import plot_groups
 from benchmarks.accuracy_results import make_lines
 from common.canonical import encode
 from common.errors import ConfigError, RunError
-from models.pretrained import FOLDER
+from models.pretrained import FOLDER, open_base
 from models.pretraining.data import load_splits
 from simulation.run import CONFIG
 from tests.models.pretraining.test_data import MAJORITY, USAGES, write
@@ -152,7 +152,8 @@ def test_another_number_of_faces_is_another_base(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "base")
     with pytest.raises(ConfigError, match="--base-images 2699968"):
         half_base(tmp_path / "fer2013.csv", tmp_path, 400_000)
-    assert half_base(tmp_path / "fer2013.csv", tmp_path, 2_699_968) == tmp_path / "base"
+    for images in (2_699_968, 2_700_000):
+        assert half_base(tmp_path / "fer2013.csv", tmp_path, images) == tmp_path / "base", "training ends with a whole batch"
 
 
 def test_a_run_goes_on_with_its_own_base_only(tmp_path: Path) -> None:
@@ -161,6 +162,13 @@ def test_a_run_goes_on_with_its_own_base_only(tmp_path: Path) -> None:
     settings = cell.config(str(tmp_path / "fer2013.csv"), str(FOLDER), 0)
     (run / CONFIG).write_bytes(encode({"run": "one", "config": settings.model_dump(mode="json")}))
     with pytest.raises(ConfigError, match="began with another base"):
+        play(cell, tmp_path / "fer2013.csv", FOLDER, tmp_path, 1, 1)
+    made = open_base(FOLDER).manifest.created
+    (run / "registry" / "versions" / "000030-r0030" / "manifest.json").write_text(json.dumps({"init": f"base model of {made}"}))
+    play(cell, tmp_path / "fer2013.csv", FOLDER, tmp_path, 1, 1)
+    summary = run / "summary.json"
+    summary.write_text(summary.read_text().replace('"accepted_rounds": 30', '"accepted_rounds": 3'))
+    with pytest.raises(RunError, match="Not every round"):
         play(cell, tmp_path / "fer2013.csv", FOLDER, tmp_path, 1, 1)
 
 
