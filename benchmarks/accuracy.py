@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.accuracy_cells import CELLS, Cell
 from benchmarks.accuracy_claims import missed_claims
-from benchmarks.accuracy_figures import begun, complete, gather, merge, read_figures, started_from
+from benchmarks.accuracy_figures import begun, gather, merge, read_complete, read_figures, started_from
 from benchmarks.accuracy_page import FIGURES, publish, read_page
 from benchmarks.accuracy_plot import plot_groups
 from benchmarks.accuracy_results import Heads, Line, make_heads, make_lines, show_heads, show_lines
@@ -149,21 +149,20 @@ def play(cell: Cell, data: Path, base: Path, folder: Path, seeds: int, workers: 
         ConfigError: a run in the folder has other settings than its cell, or another base.
         RunError: not every round of a run was accepted.
     """
-    from models.pretrained import open_base
+    from models.starting_point import starting_point
     from simulation.perform import perform
     from simulation.run import RunFolder
 
-    made = open_base(base).manifest.created
     for seed in range(seeds):
         run = folder / "runs" / cell.name / f"seed-{seed}"
         settings, going_on = cell.config(str(data), str(base), seed), (run / "config.json").exists()
         if going_on and RunFolder(run).config.model_dump(exclude=PLACES) != settings.model_dump(exclude=PLACES):
             raise ConfigError(f"{run} was played with other settings than {cell.name} has now: move it away to play it anew.")
-        if going_on and settings.init is not None and started_from(run) not in (None, f"base model of {made}"):
+        if going_on and started_from(run) not in (None, starting_point(settings).name):
             raise ConfigError(f"{run} began with another base than the one in {base}: move it away to play it anew.")
         if not (run / "summary.json").exists():
             perform(None if going_on else settings, None if going_on else run, run if going_on else None, "in-process", workers)
-        if not complete(run):
+        if read_complete(run) is None:
             raise RunError(
                 f"Not every round of {run} was accepted (its metrics.jsonl says why), so it is not {cell.name}: move it away."
             )
@@ -176,7 +175,7 @@ def personalise(cell: Cell, folder: Path) -> None:
     from simulation.run import RunFolder
 
     for _, run in begun(folder, cell.name):
-        if cell.personal and complete(run) and not (run / JSON).exists():
+        if cell.personal and not (run / JSON).exists() and read_complete(run) is not None:
             write_outcome(run, personalise_run(RunFolder(run), PersonalSettings()), PersonalSettings())
 
 

@@ -209,13 +209,16 @@ START = "its own start"
 CLAIMS = (
     *(
         claim
-        for central, how in (
-            *((start, loss) for start in ("base", "votes") for loss in ("", "-calibrated")),
-            *((start, "-calibrated") for start in ("votes-4-epochs", "votes-4-epochs-adamw")),
+        for start, losses in (
+            ("base", ("", "-calibrated")),
+            ("votes", ("", "-calibrated")),
+            ("votes-4-epochs", ("-calibrated",)),
+            ("votes-4-epochs-adamw", ("-calibrated",)),
         )
+        for loss in losses
         for claim in (
-            Claim(f"fedavg/{central}{how}-alpha-0.3-20", f"central/{central}", 1.5),
-            Claim(f"fedavg/{central}{how}-alpha-0.3-20", START, -2.0),
+            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", f"central/{start}", 1.5),
+            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", START, -2.0),
         )
     ),
     *(Claim(f"record/{part}-epsilon-8", f"record/{part}-no-dp", 1.0) for part in PARTS),

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from benchmarks.accuracy_cells import CELLS
 from common.errors import ConfigError, RunError
 from common.files import write_atomic
+from models.starting_point import StartingPoint
 
-FRESH = "random"
+FRESH = StartingPoint().name
 """What the manifests of runs from scratch call their start."""
 
 
@@ -69,13 +71,13 @@ def started_from(run: Path) -> str | None:
     return str(json.loads((registry / "versions" / newest / "manifest.json").read_bytes())["init"])
 
 
-def complete(run: Path) -> bool:
-    """Whether it is finished and every round was accepted: with fewer, its figures are of something else than its cell."""
+def read_complete(run: Path) -> dict[str, Any] | None:
+    """The summary of a run that is finished and had every round accepted: with fewer, it is of something else than its cell."""
     path = run / "summary.json"
     if not path.exists():
-        return False
-    summary = json.loads(path.read_bytes())
-    return bool(summary["accepted_rounds"] == summary["rounds"])
+        return None
+    summary: dict[str, Any] = json.loads(path.read_bytes())
+    return summary if summary["accepted_rounds"] == summary["rounds"] else None
 
 
 def gather(folder: Path) -> Figures:
@@ -88,9 +90,10 @@ def gather(folder: Path) -> Figures:
     for cell in CELLS:
         for seed, path in begun(folder, cell.name):
             try:
-                if not complete(path):
+                summary = read_complete(path)
+                if summary is None:
                     continue
-                figures = json.loads((path / "summary.json").read_bytes()) | {"seed": seed, "base": started_from(path)}
+                figures = summary | {"seed": seed, "base": started_from(path)}
                 if (path / "personal.json").exists():
                     figures["heads"] = json.loads((path / "personal.json").read_bytes())
                 run = Run.model_validate(figures)
