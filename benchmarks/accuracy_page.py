@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.accuracy_cells import CELLS
 from benchmarks.accuracy_claims import Verdict, judge_claims
 from benchmarks.accuracy_figures import Figures, write_figures
 from benchmarks.accuracy_results import Heads, Line, make_heads, make_lines
@@ -12,20 +13,20 @@ from common.errors import ConfigError
 from common.files import write_atomic
 
 FIGURES, PAGE = "accuracy.json", "results.md"
-MARKS = ("runs", "heads", "targets")
+MARKS = ("runs", "heads", "targets", "unplayed")
 
 
 def read_page(docs: Path) -> str:
     """The page that the tables go into.
 
     Raises:
-        ConfigError: it is not there, or lacks a table's two marks.
+        ConfigError: it is not there, or lacks the two marks of one of its parts.
     """
     page = docs / PAGE
     text = page.read_text() if page.exists() else ""
     for mark in MARKS:
         if not _between(mark).search(text):
-            raise ConfigError(f"{page} needs the lines <!-- {mark} --> and <!-- /{mark} -->, between which a table goes.")
+            raise ConfigError(f"{page} needs the lines <!-- {mark} --> and <!-- /{mark} -->, between which it is written.")
     return text
 
 
@@ -48,7 +49,7 @@ def publish(docs: Path, figures: Figures, plots: Sequence[Path]) -> None:
 def make_tables(figures: Figures) -> dict[str, str]:
     """By mark, in Markdown."""
     lines = make_lines(figures)
-    tables = (runs_table(lines), heads_table(make_heads(figures)), targets_table(judge_claims(lines)))
+    tables = (runs_table(lines), heads_table(make_heads(figures)), targets_table(judge_claims(lines)), unplayed(figures))
     return dict(zip(MARKS, tables, strict=True))
 
 
@@ -92,6 +93,12 @@ def targets_table(verdicts: Sequence[Verdict]) -> str:
         result = "" if one.above is None else "met" if one.met else "**missed**"
         rows.append((f"`{one.claim.cell}`", f"{one.wanted} {against}", one.measured, result, str(one.line.seeds)))
     return _table(("run", "target", "measured", "", "seeds"), rows, 4)
+
+
+def unplayed(figures: Figures) -> str:
+    """The cells that have no runs yet, in one line."""
+    names = ", ".join(f"`{cell.name}`" for cell in CELLS if cell.name not in figures)
+    return f"Not played: {names}.\n" if names else "Every run of `--list` was played.\n"
 
 
 def _between(mark: str) -> re.Pattern[str]:

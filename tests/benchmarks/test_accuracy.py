@@ -182,7 +182,7 @@ def test_publishing_rewrites_the_tables_between_their_marks_and_the_pictures_tha
     docs, heads = tmp_path / "docs", {"mean": 0.7, "worst_tenth": 0.2, "best_tenth": 0.9, "balanced": 0.6}
     (docs / "images").mkdir(parents=True)
     page = "# One\n<!-- runs -->\nold\n<!-- /runs -->\n![](images/accuracy_fedavg.png)\n"
-    page += "<!-- heads -->\n<!-- /heads -->\n<!-- targets -->\n<!-- /targets -->\nend\n"
+    page += "".join(f"<!-- {mark} -->\n<!-- /{mark} -->\n" for mark in ("heads", "targets", "unplayed")) + "end\n"
     (docs / PAGE).write_text(page)
     own = one_run(0, "a").model_copy(update={"heads": Stages(before=heads, shifted=heads, after=heads)})
     fedavg = [one_run(0, "a", 0.6), one_run(1, "a", 0.62)]
@@ -194,12 +194,14 @@ def test_publishing_rewrites_the_tables_between_their_marks_and_the_pictures_tha
     start = "| `fedavg/base-alpha-0.3-20` |"
     assert f"{start} at most 1.5 points below `central/base` | 1.0 points above | met | 2 |" in text
     assert f"{start} at least 2 points above its own start | 0.0 points above | **missed** | 2 |" in text
+    assert "\nNot played: `central/votes`, " in text
+    assert ", `fedavg/base-alpha-0.1-20`, `fedavg/base-alpha-1-20`, " in text
     assert "old" not in text
     assert text.startswith("# One\n")
     assert text.endswith("\nend\n")
     assert [path.name for path in (docs / "images").iterdir()] == ["accuracy_fedavg.png"]
     (docs / PAGE).write_text("no marks")
-    with pytest.raises(ConfigError, match="between which a table goes"):
+    with pytest.raises(ConfigError, match="between which it is written"):
         publish(docs, figures, [])
 
 
