@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from flwr.app import Context, Message
 
+from common.allocator import keep_freed_memory, return_freed_memory
 from common.errors import ConfigError, EmoflError, RunError
 from common.flower_log import log_to
 from common.privacy.ledger import LedgerPlace
@@ -36,7 +37,8 @@ FORM, DATES = "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"
 class LateApp:
     """The installed ClientApp, imported with the first message: a device that waits needs no torch.
 
-    After each message it tells the owner what the privacy budget has come to. A change of the rules makes the app anew.
+    After each message it returns the memory that this took, and tells the owner what the privacy budget has come to. A change of
+    the rules makes the app anew.
     """
 
     def __init__(self, settings: NodeSettings, ledger: LedgerPlace, rules: Callable[[], Policy]) -> None:
@@ -55,6 +57,7 @@ class LateApp:
         try:
             return self._made[1](message=message, context=context)
         finally:
+            return_freed_memory()
             self._tell(rules)
 
     def _tell(self, rules: Policy) -> None:
@@ -115,6 +118,7 @@ def on_battery(power: Path = POWER) -> bool:
 
 def main() -> NoReturn:
     """Entry point; the exit code is an `Ending`, or that of an `EmoflError`."""
+    keep_freed_memory()
     log_to(sys.stderr, flower=logging.CRITICAL, form=FORM)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PlainFormatter(FORM, DATES))

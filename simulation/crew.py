@@ -20,6 +20,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from common.allocator import keep_freed_memory
 from common.errors import RunError
 from simulation.local_grid import FIRST_NODE, Desk, Done
 
@@ -165,6 +166,7 @@ class Processes:
 
 def serve(connection: Connection, make_app: MakeApp, clients: int, threads: int) -> None:
     """A worker process: answers what comes over `connection` until it closes."""
+    keep_freed_memory()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
