@@ -13,6 +13,16 @@ PARTS = ("last-layer", "head", "last-block", "full")
 HALF = "half"
 """Stands for the base model that learnt from one half of the data; the run's devices hold the other half."""
 
+LEARNS = {
+    "base": "base",
+    "votes": "votes",
+    "votes-momentum": "votes",
+    "votes-4-epochs": "votes-4-epochs",
+    "votes-4-epochs-momentum": "votes-4-epochs",
+    "votes-4-epochs-adamw": "votes-4-epochs-adamw",
+}
+"""Ways to train the whole network, and the `central` run that each is held against."""
+
 FER2013 = dict(zip(EMOTIONS_7, (3958, 435, 4070, 7185, 4805, 3169, 4939), strict=True))
 FERPLUS = dict(zip(EMOTIONS_8, (8409, 7265, 3096, 3270, 2033, 162, 649, 177), strict=True))
 """Public class counts of the Training faces: `FaceSet.targets` summed, for FER+ soft votes."""
@@ -92,12 +102,16 @@ def _skew() -> list[Cell]:
                 data = {"clients": clients} | ({"scheme": "iid"} if alpha is None else {"alpha": alpha})
                 where = f"{'iid' if alpha is None else f'alpha-{alpha:g}'}-{clients}"
                 found.append(Cell(f"fedavg/{start}-{where}", merge_settings(settings, {"data": data})))
+    # The server's momentum lengthens the few steps that 30 means are; 0.9 overshoots.
+    momentum = {"server": {"strategy": "fedavgm", "server_momentum": 0.7}}
+    starts["votes-momentum"] = merge_settings(starts["votes"], momentum)
     starts["votes-4-epochs"] = longer
+    starts["votes-4-epochs-momentum"] = merge_settings(longer, momentum)
     starts["votes-4-epochs-adamw"] = merge_settings(longer, adamw)
-    for start in ("base", "votes", "votes-4-epochs", "votes-4-epochs-adamw", "block"):
+    for start in (*LEARNS, "block"):
         counts = FERPLUS if start.startswith("votes") else FER2013
         calibrated = {"train": {"loss": "calibrated", "class_counts": counts}}
-        for alpha in (0.3,) if "epochs" in start else (0.1, 0.3):
+        for alpha in (0.1, 0.3) if start in ("base", "votes", "block") else (0.3,):
             settings = merge_settings(starts[start], {"data": {"alpha": alpha}} | calibrated)
             found.append(Cell(f"fedavg/{start}-calibrated-alpha-{alpha:g}-20", settings))
     return found
@@ -211,15 +225,10 @@ START = "its own start"
 CLAIMS = (
     *(
         claim
-        for start, losses in (
-            ("base", ("", "-calibrated")),
-            ("votes", ("", "-calibrated")),
-            ("votes-4-epochs", ("-calibrated",)),
-            ("votes-4-epochs-adamw", ("-calibrated",)),
-        )
-        for loss in losses
+        for start, twin in LEARNS.items()
+        for loss in (("", "-calibrated") if start in ("base", "votes") else ("-calibrated",))
         for claim in (
-            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", f"central/{start}", 1.5),
+            Claim(f"fedavg/{start}{loss}-alpha-0.3-20", f"central/{twin}", 1.5),
             Claim(f"fedavg/{start}{loss}-alpha-0.3-20", START, -2.0),
         )
     ),
