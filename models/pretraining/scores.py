@@ -10,7 +10,7 @@ from torch import nn
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import DataError
-from models.evaluate import Evaluation
+from models.evaluate import BATCH, Evaluation
 from models.faces.faceset import one_hot
 from models.preprocess import Preprocessing
 from models.pretraining.data import FER2013, FERPLUS, TwiceLabelled
@@ -55,7 +55,7 @@ class HeadScores:
         }
 
 
-def predict(network: nn.Module, faces: NDArray[np.uint8], batch: int = 256) -> NDArray[np.float32]:
+def predict(network: nn.Module, faces: NDArray[np.uint8], batch: int = BATCH) -> NDArray[np.float32]:
     """(N, S, S) uint8 -> (N, C) logits, in evaluation mode, without gradients; the network's mode is restored."""
     preprocessing, was_training = Preprocessing(), network.training
     device = next(network.parameters()).device
