@@ -20,6 +20,7 @@ from benchmarks.accuracy_page import FIGURES, publish, read_page
 from benchmarks.accuracy_plot import plot_groups
 from benchmarks.accuracy_results import Heads, Line, make_heads, make_lines, show_heads, show_lines
 from benchmarks.conclusion import conclude
+from common.allocator import keep_freed_memory
 from common.config import make_config
 from common.console import command_line, out, run_command_line
 from common.errors import ConfigError, RunError
@@ -200,6 +201,7 @@ def main(
     ] = None,
 ) -> None:
     """Score the shipped base, play the chosen cells, show what is finished, and print one line of JSON."""
+    keep_freed_memory()
     if show_list:
         out.print("\n".join(cell.name for cell in CELLS), markup=False)
         return

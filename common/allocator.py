@@ -1,11 +1,15 @@
 """What the C library does with memory that was freed: programs that train have it keep that for their next step.
 
 By itself glibc returns every large block to the kernel when it is freed, and a training step asks for dozens: the same pages are
-mapped, cleared and returned again, step after step. `python -m benchmarks.allocator` measures what that costs. Programs that
-train call `keep_freed_memory` before they start threads; a device calls `return_freed_memory` when its round is over.
+mapped, cleared and returned again, step after step. `python -m benchmarks.allocator` measures what that costs. `fl-sim`, its
+worker processes (Ray's are not ours to tell) and a device that takes part call `keep_freed_memory` before all else; such a
+device calls `return_freed_memory` when a message is answered, so that it waits with no more than it needs.
+
+The price: a large block of zeros that nothing was written to takes memory, too, where it lies on what was used before.
 """
 
 import ctypes
+import sys
 from functools import cache
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -15,14 +19,20 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 @cache
 def _libc() -> ctypes.CDLL | None:
     """The C library, if it is one that can be told: glibc."""
+    if not sys.platform.startswith("linux"):
+        return None
     library = ctypes.CDLL(None)
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        return None
+    library.malloc_trim.argtypes = [ctypes.c_size_t]
+    return library
 
 
 def keep_freed_memory() -> bool:
     """Tell glibc to take large blocks from the heap, too, and to keep what was freed, for as long as this process lives.
 
-    All threads then share one heap, since only the first can hold blocks of any size: those that have begun keep their own.
+    Call it before threads start. All that start later share one heap, since only the first can hold blocks of any size; a heap
+    that an earlier thread made stays in use, even when that thread has ended, and returns its large blocks as before.
 
     Returns:
         Whether the C library took it; others than glibc are left as they are.

@@ -37,8 +37,7 @@ FORM, DATES = "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"
 class LateApp:
     """The installed ClientApp, imported with the first message: a device that waits needs no torch.
 
-    After each message it returns the memory that this took, and tells the owner what the privacy budget has come to. A change of
-    the rules makes the app anew.
+    After each message it tells the owner what the privacy budget has come to. A change of the rules makes the app anew.
     """
 
     def __init__(self, settings: NodeSettings, ledger: LedgerPlace, rules: Callable[[], Policy]) -> None:
@@ -57,7 +56,6 @@ class LateApp:
         try:
             return self._made[1](message=message, context=context)
         finally:
-            return_freed_memory()
             self._tell(rules)
 
     def _tell(self, rules: Policy) -> None:
@@ -144,6 +142,7 @@ def main() -> NoReturn:
             on_ready=lambda node: log.info("Connected to %s as %s.", server.address, membership.device_name),
             may_work=Hours(lambda: rules.policy, settings.only_when_charging),
             chunk_bytes=settings.chunk_size * 1024,
+            after_message=return_freed_memory,
         )
     except EmoflError as error:
         log.error("%s", error)

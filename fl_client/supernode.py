@@ -100,6 +100,7 @@ def take_part(
     on_ready: Callable[[int], None] = lambda node: None,
     may_work: Callable[[], bool] = lambda: True,
     chunk_bytes: int = CHUNK_KIB * 1024,
+    after_message: Callable[[], None] = lambda: None,
 ) -> Ending:
     """Answer messages until the connection ends. Call it from the main thread: it uses signals.
 
@@ -109,12 +110,13 @@ def take_part(
         on_ready: told the node id once the server has accepted the device.
         may_work: asked before each look for a message.
         chunk_bytes: size of the pieces in which arrays of a reply travel; each has 180 s to arrive.
+        after_message: called once nothing of a message or of its reply is held any more.
     """
     with _signals(), _chunks_of(chunk_bytes):
         try:
             with http_request_response(server.address, False, server.ca_file.read_bytes(), server.keys) as connection:
                 on_ready(connection[0])
-                _Node(connection, app).serve(server.poll, may_work)
+                _Node(connection, app, after_message).serve(server.poll, may_work)
             return Ending.LOST
         except _Stopped:
             return Ending.STOPPED
@@ -200,23 +202,26 @@ def _signals() -> Iterator[None]:
 class _Node:
     """One connection, in which messages are answered one after the other."""
 
-    def __init__(self, connection: tuple[Any, ...], app: Answers) -> None:
+    def __init__(self, connection: tuple[Any, ...], app: Answers, after_message: Callable[[], None] = lambda: None) -> None:
         self.node_id, self._receive, self._send, _, _, self._pull, self._push, self._confirm = connection
-        self._app = app
+        self._app, self._after_message = app, after_message
         self._context: Context | None = None
 
     def serve(self, poll: float, may_work: Callable[[], bool]) -> None:
         """Until something raises. After a message it looks again soon, then less often: the steps of a sum follow closely."""
         pause = poll
         while True:
-            received = None
+            received, handled = None, False
             try:
                 received = self._receive() if may_work() else None
                 if received is not None:
+                    handled = True
                     self._handle(*received)
             except RunNotRunningException:
                 log.info("The run is over; its message is dropped.")
                 received = None
+            if handled:
+                self._after_message()
             if received is None:
                 time.sleep(pause)
                 pause = min(poll, 1.2 * pause)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from common.allocator import keep_freed_memory
 from common.console import command_line, out, run_command_line
 from simulation.draw_commands import deal, draw, scene
 from simulation.perform import perform
@@ -24,7 +25,7 @@ Help = typer.Option
 
 @app.callback()
 def fl_sim() -> None:
-    pass
+    keep_freed_memory()
 
 
 app.command()(run)

@@ -7,7 +7,6 @@ from typing import Literal
 import typer
 from rich.markup import escape
 
-from common.allocator import keep_freed_memory
 from common.config import RunConfig
 from common.console import err, out
 from common.errors import ConfigError, RunError
@@ -21,7 +20,6 @@ def perform(
     workers: int | None,
 ) -> Path:
     """Run `settings`, or go on with `resume`, with a display, and report; returns the run folder."""
-    keep_freed_memory()
     from datetime import UTC, datetime
 
     from rich.console import Group

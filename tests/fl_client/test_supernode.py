@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,7 +51,7 @@ def member(deployed: Deployed, name: str) -> tuple[Server, int, bytes]:
 
 
 def answers(
-    deployed: Deployed, app: ClientApp, messages: list[tuple[str, RecordDict]], **settings: int
+    deployed: Deployed, app: ClientApp, messages: list[tuple[str, RecordDict]], **settings: Any
 ) -> tuple[list[Message], Ending]:
     """What a device replies to messages, given by type and content; then it is revoked."""
     server, node, pem = member(deployed, "device")
@@ -165,6 +166,25 @@ def test_of_an_error_the_server_learns_the_type_alone(deployed: Deployed) -> Non
     (reply,), _ = answers(deployed, app_with(fail), [("train", RecordDict())])
     assert isinstance(reply.error, Error)
     assert reply.error.reason == "ValueError"
+
+
+def test_after_each_message_the_device_is_told_when_nothing_of_it_is_held(deployed: Deployed) -> None:
+    seen: list[weakref.ref[object]] = []
+    held: list[bool] = []
+
+    def fail_once(message: Message, context: Context) -> Message:
+        reply = Message(RecordDict(), reply_to=message)
+        seen.extend((weakref.ref(message), weakref.ref(reply)))
+        if len(seen) > 2:
+            raise ValueError
+        return reply
+
+    def look() -> None:
+        held.append(any(one() is not None for one in seen[:2]))
+
+    answers(deployed, app_with(fail_once), [("train", RecordDict()), ("train", RecordDict())], after_message=look)
+    assert len(seen) == 4
+    assert held == [False, False]
 
 
 def test_other_types_of_message_never_reach_the_app(deployed: Deployed) -> None:
