@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.architecture_variants import VARIANTS, Variant
 from benchmarks.conclusion import conclude
-from benchmarks.dp_step import CLIPPING_NORM, NOISE_MULTIPLIER, RATE, summed_loss, take_turns
+from benchmarks.dp_step import CLIPPING_NORM, NOISE_MULTIPLIER, RATE, take_turns
 from common.console import command_line, out, run_command_line
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError
@@ -28,6 +28,7 @@ from common.files import write_atomic
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.summed import PlainGradients, plain_gradients
 from common.privacy.mechanisms import SecureRandom
+from fl_client.losses import summed_loss
 from models.augment import augment
 from models.evaluate import evaluate
 from models.export import export_onnx, inference_session

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
 from opacus.grad_sample import GradSampleHooks
 from opacus.optimizers import DPOptimizer
@@ -28,6 +27,7 @@ from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
 from common.privacy.dpsgd.native import kernels
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
 from common.privacy.mechanisms import SecureRandom
+from fl_client.losses import summed_loss
 from models.mobilenet import build_model
 
 RATE, CLIPPING_NORM, NOISE_MULTIPLIER = 0.01, 1.0, 1.0
@@ -59,10 +59,6 @@ class Setup:
     def faces(self) -> tuple[Tensor, Tensor]:
         inputs = torch.randn(self.batch, 1, 48, 48).contiguous(memory_format=torch.channels_last)
         return inputs, torch.softmax(torch.randn(self.batch, 7), 1)
-
-
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits, targets, reduction="sum")
 
 
 def plain(setup: Setup) -> Step:

@@ -4,10 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from common.allocator import keep_freed_memory, return_freed_memory
-from simulation.cli import app
 
 PROGRAM = """
 import resource, sys, threading
@@ -63,10 +61,3 @@ def test_a_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("common.allocator._libc", lambda: None)
     assert keep_freed_memory() is False
     return_freed_memory()
-
-
-def test_fl_sim_asks_for_it_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("simulation.cli.keep_freed_memory", lambda: asked.append("kept"))
-    assert CliRunner().invoke(app, ["compare"]).exit_code != 0
-    assert asked == ["kept"]

@@ -8,9 +8,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from typer.testing import CliRunner
 
 from common.errors import ConfigError
-from simulation.cli import main
+from simulation.cli import app, main
 from simulation.run_command import settle
 
 ROOT = Path(__file__).parents[2]
@@ -136,14 +137,15 @@ def test_drawn_faces_come_as_folders_of_emotions(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = "run --drawn 210 --clients 3 --rounds 50 --model mobilenet_v2_tiny_128 --stem-stride 2 --local-steps 1 --out stopped"
+    # A shell's background job ignores Ctrl-C, and its children do, too.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from simulation.cli import main; main()"
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", "from simulation.cli import main; main()", *words.split()],
+        [sys.executable, "-W", "ignore", "-c", program, *words.split()],
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout is not None
         assert any(line.split()[:2] == ["round", "1/50"] for line in process.stdout), "the first round never ended"
@@ -153,3 +155,10 @@ def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_go_on(tmp_path: Path) 
     assert "fl-sim run --resume stopped" in said
     assert "Traceback" not in said
     assert (tmp_path / "stopped" / "checkpoint.safetensors").exists()
+
+
+def test_fl_sim_asks_for_it_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("simulation.cli.keep_freed_memory", lambda: asked.append("kept"))
+    assert CliRunner().invoke(app, ["compare"]).exit_code != 0
+    assert asked == ["kept"]
