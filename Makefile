@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fl-sim demo
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -o faulthandler_timeout=300
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow

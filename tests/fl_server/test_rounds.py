@@ -1,7 +1,8 @@
 import json
-import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -209,26 +210,21 @@ def test_each_round_leaves_a_line_in_metrics_and_a_checkpoint(tmp_path: Path) ->
     assert Checkpoint.load(tmp_path / CHECKPOINT).round == state.round == 3
 
 
+def two_nodes() -> dict[int, Answer]:
+    return {1: moved_by(0.1), 2: moved_by(0.25)}
+
+
 STRATEGIES = ["fedavg", "fedprox", "fedavgm", "fedadam"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_run_resumes_to_the_very_same_model(tmp_path: Path, strategy: str) -> None:
-    nodes = {1: moved_by(0.1), 2: moved_by(0.25)}
-    whole, _ = run(tmp_path / "whole", nodes, config(strategy=strategy, rounds=5))
+    whole, _ = run(tmp_path / "whole", two_nodes(), config(strategy=strategy, rounds=5))
     killed = tmp_path / "killed"
-    child = os.fork()
-    if child == 0:
-
-        def die(record: dict[str, Any]) -> None:
-            if record["round"] == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        run(killed, nodes, config(strategy=strategy, rounds=5), observers=Observers(on_round=die))
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    program = [sys.executable, "-m", "tests.fl_server.killed_run", str(killed), strategy]
+    assert subprocess.run(program, timeout=120).returncode == -signal.SIGKILL
     assert Checkpoint.load(killed / CHECKPOINT).round == 2
-    resumed, grid = run(killed, nodes, config(strategy=strategy, rounds=5))
+    resumed, grid = run(killed, two_nodes(), config(strategy=strategy, rounds=5))
     assert len(grid.asked) == 3
     assert all(np.array_equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
     assert len(resumed.history) == 6
