@@ -79,7 +79,7 @@ def take_part(pipe: Connection, way: Way, place: Place, port: int) -> None:
     ends = []
     for number in range(place.setup.devices):
         reader, writer = os.pipe()
-        if (child := os.fork()) == 0:
+        if (child := os.fork()) == 0:  # noqa: TID251 (before any connection and its threads)
             pipe.close()
             os.close(reader)
             try:
