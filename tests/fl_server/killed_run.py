@@ -14,7 +14,7 @@ import torch
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_server.rounds import Observers
-from tests.fl_server.test_rounds import config, run, two_nodes
+from tests.fl_server.test_rounds import five_rounds
 
 
 def die(record: dict[str, Any]) -> None:
@@ -26,4 +26,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # as in conftest.py
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
     folder, strategy = sys.argv[1:]
-    run(Path(folder), two_nodes(), config(strategy=strategy, rounds=5), observers=Observers(on_round=die))
+    five_rounds(Path(folder), strategy, observers=Observers(on_round=die))

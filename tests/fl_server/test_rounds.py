@@ -210,8 +210,9 @@ def test_each_round_leaves_a_line_in_metrics_and_a_checkpoint(tmp_path: Path) ->
     assert Checkpoint.load(tmp_path / CHECKPOINT).round == state.round == 3
 
 
-def two_nodes() -> dict[int, Answer]:
-    return {1: moved_by(0.1), 2: moved_by(0.25)}
+def five_rounds(folder: Path, strategy: str, **more: Any) -> tuple[Checkpoint, ScriptedGrid]:
+    """The run that killed_run.py kills: whole, killed and resumed, it is the same one."""
+    return run(folder, {1: moved_by(0.1), 2: moved_by(0.25)}, config(strategy=strategy, rounds=5), **more)
 
 
 STRATEGIES = ["fedavg", "fedprox", "fedavgm", "fedadam"]
@@ -219,12 +220,12 @@ STRATEGIES = ["fedavg", "fedprox", "fedavgm", "fedadam"]
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_run_resumes_to_the_very_same_model(tmp_path: Path, strategy: str) -> None:
-    whole, _ = run(tmp_path / "whole", two_nodes(), config(strategy=strategy, rounds=5))
+    whole, _ = five_rounds(tmp_path / "whole", strategy)
     killed = tmp_path / "killed"
     program = [sys.executable, "-m", "tests.fl_server.killed_run", str(killed), strategy]
     assert subprocess.run(program, timeout=120).returncode == -signal.SIGKILL
     assert Checkpoint.load(killed / CHECKPOINT).round == 2
-    resumed, grid = run(killed, two_nodes(), config(strategy=strategy, rounds=5))
+    resumed, grid = five_rounds(killed, strategy)
     assert len(grid.asked) == 3
     assert all(np.array_equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
     assert len(resumed.history) == 6
