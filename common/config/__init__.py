@@ -18,6 +18,7 @@ from common.config.training import (
     LossName,
     Optimiser,
     TrainConfig,
+    Weighting,
     named_counts,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "TrainConfig",
     "Trainable",
     "UploadConfig",
+    "Weighting",
     "make_config",
     "merge_settings",
     "named_counts",
