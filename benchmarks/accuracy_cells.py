@@ -135,7 +135,6 @@ def _record_level() -> list[Cell]:
         "augmented": {"train": {"augment": True}},
         "augmented-4": {"train": {"augment": True, "augmentations": 4}},
         "ema": {"server": {"ema": 0.9}},
-        "by-faces": {"train": {"weighting": "faces"}},
     }
     for name, settings in variants.items():
         found.append(Cell(f"record/last-block-epsilon-8-{name}", merge_settings(_private(8.0, "last-block"), settings)))
@@ -166,7 +165,6 @@ def _others() -> list[Cell]:
         "fedprox": {"server": {"strategy": "fedprox"}, "train": {"proximal_mu": 0.01}},
         "fedavgm": {"server": {"strategy": "fedavgm"}},
         "fedadam": {"server": {"strategy": "fedadam"}},
-        "fedavg-by-faces": {"train": {"weighting": "faces"}},
     }
     uploads: dict[str, dict[str, Any]] = {
         "int16-secure": {"secure": True, "precision": "int16"},

@@ -2,8 +2,7 @@
 
 A request carries the model and the server's wishes in the clear under TLS. A device answers with a status word and, where sums
 are not secure, with its update; else the steps of the secure sum follow (`common.secagg`). Example counts, losses, accuracies,
-labels and error texts have no place in any of them; only in a mean by faces an update holds the coarse number of its faces
-(`common.weighting`), which a secure sum hides in the total.
+labels and error texts have no place in any of them.
 """
 
 import hashlib

@@ -25,7 +25,6 @@ from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
 from common.sum_encoding import sum_encoding
-from common.weighting import weigh
 from fl_client.client_spending import COUNTS, Promise, run_of, survey_promises
 from fl_client.losses import make_loss
 from fl_client.noisy_counts import count_releases, noisy_counts
@@ -159,7 +158,7 @@ class Device:
             seed=self._seed(request),
             features=self.models.features,
         )
-        update = weigh(own.keep(weights, update), coarse_count(len(faces)), request.train)
+        update = own.keep(weights, update)
         if not request.upload.secure:
             return TrainReply(run=request.run, round=request.round, status="trained"), update
         # 5. The update waits for the others'.
@@ -271,8 +270,6 @@ def _contradiction(request: TrainRequest) -> str | None:
         return "The server asks to train only what stays on the device: nothing would be uploaded."
     if not request.upload.secure and (counted or (wish is not None and wish.mode == "distributed")):
         return "The server asks outside of a secure sum for what is safe inside one alone."
-    if wish is not None and request.train.weighting == "faces":
-        return "The server makes a client-level promise, and asks for updates that weigh more from a device with more faces."
     if wish is not None and counted:
         return "The server asks for counts that its client-level promise does not cover."
     if request.run.endswith(COUNTS):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from common.arrays import Arrays, flatten, l2_norm, unflatten
 from common.errors import ReplyError
 from common.privacy.client_level.central import CentralSum
-from common.weighting import WEIGHT, unweigh
 
 SCALE = 2.0**30
 """Updates are added as multiples of 1 / SCALE in 64-bit integers: exact, so the order of arrival changes nothing."""
@@ -25,7 +24,7 @@ class UpdateShape:
     """What a valid update looks like.
 
     Attributes:
-        shapes: of each array of an update by name, as `common.weighting.uploaded_shapes` has them.
+        shapes: of each trained parameter by name.
         max_norm: largest L2 norm over all parameters; at most 1000, so that 2^23 updates cannot overflow the sum.
     """
 
@@ -79,7 +78,7 @@ class ClippedMean:
 
 
 class RunningMean:
-    """The mean of the updates so far: each with the same weight, or with the one that it carries.
+    """The mean of the updates so far, each with the same weight.
 
     Equal weights keep the sum's sensitivity to one device known, and ask no device how many faces it holds.
     """
@@ -90,14 +89,12 @@ class RunningMean:
         self.count = 0
 
     def add(self, update: Arrays) -> float:
-        """Add one update and return its L2 norm, before it was weighed.
+        """Add one update and return its L2 norm.
 
         Raises:
-            ReplyError: a value is not finite, the norm is too large, or the weight is none; the sum is left as it was.
+            ReplyError: a value is not finite, or the norm is too large; the sum is left as it was.
         """
         flat, norm = _measured(update)
-        if WEIGHT in update:
-            norm = _measured(unweigh(update))[1]
         if norm > self._shape.max_norm:
             raise ReplyError(f"The update's norm is {norm:.3g}; at most {self._shape.max_norm:g} is accepted.")
         for start in range(0, len(flat), BLOCK):
@@ -114,7 +111,7 @@ class RunningMean:
         """
         if self.count == 0:
             raise ReplyError("No update arrived.")
-        return unweigh(unflatten((self._sum / (SCALE * self.count)).astype(np.float32), self._shape.shapes))
+        return unflatten((self._sum / (SCALE * self.count)).astype(np.float32), self._shape.shapes)
 
 
 def _measured(update: Arrays) -> tuple[NDArray[np.float64], float]:

@@ -23,7 +23,6 @@ from common.files import write_atomic
 from common.messages import TrainRequest, encode_request
 from common.parameters import read_parameters, write_parameters
 from common.sum_encoding import sum_encoding
-from common.weighting import WEIGHT, uploaded_shapes
 from fl_server.aggregate import UpdateShape
 from fl_server.average import follow
 from fl_server.checkpoint import Checkpoint
@@ -142,8 +141,7 @@ class Rounds:
         model = self.initial_model(state.weights)
         names = shared_names(select_trainable(model, self.config.model.trainable), self.config.train.local_layers)
         strategy = make_strategy(self.config.server, self.config.train.proximal_mu)
-        shapes = uploaded_shapes({name: state.weights[name].shape for name in names}, self.config.train)
-        strategy.shape = UpdateShape(shapes, self.config.server.max_update_norm)
+        strategy.shape = UpdateShape({name: state.weights[name].shape for name in names}, self.config.server.max_update_norm)
         strategy.budget = self._budget(state, strategy.shape.size)
         load_state(strategy, state.server_state, {name: state.weights[name] for name in names})
         if not state.history:
@@ -175,7 +173,7 @@ class Rounds:
         cohort = self._choose(exchange.grid, number)
         nodes = cohort.nodes
         wish = strategy.budget.begin(state.round, len(nodes), cohort.devices) if strategy.budget else None
-        start = {name: state.weights[name] for name in strategy.shape.shapes if name != WEIGHT}
+        start = {name: state.weights[name] for name in strategy.shape.shapes}
         weights = pack(state.weights)
         counts = class_counts(state.history)
         request = self._request(number, cohort.participations, wish, counts)

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from common.certificates import normal_name
-from common.config import LossName, RunConfig, Trainable, Weighting, merge_settings, named_counts, nest_settings, read_config
+from common.config import LossName, RunConfig, Trainable, merge_settings, named_counts, nest_settings, read_config
 from common.console import out
 from common.errors import ConfigError, RunError
 from fl_server.addresses import every_address, is_every, likely_address, own_addresses, with_port
@@ -74,10 +74,6 @@ def start(
     personal_head: Annotated[
         bool, typer.Option("--personal-head", help="Each device keeps a head of its own, which is never uploaded.")
     ] = False,
-    weighting: Annotated[
-        Weighting | None,
-        typer.Option(help=f"What a device counts in a mean: as much as any, or by its faces (default {D.train.weighting})."),
-    ] = None,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,
         typer.Option(help=f"Privacy of whole devices: noise by the server, or a share by each (default {D.client_level.mode})."),
@@ -133,7 +129,6 @@ def start(
         "train.loss": loss,
         "train.class_counts": None if class_counts is None else named_counts(class_counts),
         "train.local_layers": "head" if personal_head else None,
-        "train.weighting": weighting,
         "evaluation.class_histogram": class_histogram or None,
         "client_level.mode": client_dp,
         "client_level.epsilon": client_epsilon,

@@ -14,12 +14,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx
 
-from common.arrays import Arrays, flatten, l2_norm, unflatten
+from common.arrays import Arrays, l2_norm, unflatten
 from common.config import ServerConfig, UploadConfig
 from common.errors import PrivacyError, ReplyError, RunError, Stopped
 from common.messages import decode_reply, joined
 from common.secagg.graph import SMALLEST
-from common.weighting import unweigh
 from fl_server.aggregate import ClippedMean, Mean, RunningMean, UpdateShape
 from fl_server.client_level import ClientLevel
 from fl_server.exchange import MOST
@@ -53,12 +52,12 @@ class Tally:
 
 
 class StreamingAverage(FedAvg):
-    """FedAvg over updates with equal weights or by faces, in memory of one model.
+    """FedAvg over updates with equal weights, in memory of one model.
 
     Before each round `prepare` says who is asked what; `configure_train` and `aggregate_train` are Flower's interface.
 
     Attributes:
-        shape: what a valid update looks like, its weight in a mean by faces included; set once per run.
+        shape: what a valid update looks like; set once per run.
         budget: of client-level privacy, if there is to be any; set once per run.
         tally: what became of the last round's cohort.
     """
@@ -151,20 +150,19 @@ class StreamingAverage(FedAvg):
             found = self.add_up(ready)
             self.tally.scored, self.tally.histogram = found.decoded.scored, found.decoded.histogram  # paid for, whatever follows
             mean = self.budget.release(found) if self.budget else found.decoded.total / found.survivors
-            moved = unweigh(unflatten(mean.astype(np.float32), self.shape.shapes))
-            norm = l2_norm(flatten(moved))
+            norm = l2_norm(mean)
             if self.budget is None and norm > self.shape.max_norm:
                 raise RunError(f"the mean's norm is {norm:.3g}; at most {self.shape.max_norm:g} is accepted")
         except Stopped:
             raise
-        except (RunError, PrivacyError, ReplyError) as error:
+        except (RunError, PrivacyError) as error:
             log.warning("round %d: %s", server_round, error)
             self.tally.left_out["no-sum"] += len(ready)
             return None
         self.tally.accepted = found.survivors
         self.tally.left_out += found.left_out
         self.tally.norms = [norm]
-        return moved
+        return unflatten(mean.astype(np.float32), self.shape.shapes)
 
     def most_have(self) -> bool:
         """Whether most of the devices that have not refused have trained: only they say how long training takes."""
@@ -219,7 +217,7 @@ def save_state(strategy: StreamingAverage) -> ServerState:
         for kind, values in (("m", strategy.m_t), ("v", strategy.v_t)):
             state |= {f"{kind}/{name}": value for name, value in (values or {}).items()}
     elif isinstance(strategy, FedAvgM) and strategy.momentum_vector is not None:
-        names = list(strategy.before)
+        names = list(strategy.shape.shapes)
         state = {f"momentum/{name}": value for name, value in zip(names, strategy.momentum_vector, strict=True)}
     return state
 

@@ -134,7 +134,6 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
         "client_epsilon": records[-1].get("client_epsilon"),
         "client_delta": config.client_level.delta if config.client_level.mode != "none" else None,
         "secure_aggregation": config.upload.secure,
-        "weighting": config.train.weighting,
         "rounds": records[-1]["round"],
         "clients": config.data.clients,
         "training_faces": int(sum(len(rows) for rows in population.training)),
@@ -170,8 +169,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     if summary["client_dp"] != "none":
         spent = summary["client_epsilon"] or 0.0
         table.add_row("", f"client-level epsilon {spent:.2f}, delta {summary['client_delta']:g} ({summary['client_dp']})")
-    seen = "the sum of updates" if summary["secure_aggregation"] else "each device's update"
-    table.add_row("the server sees", f"{seen} and weights" if summary.get("weighting") == "faces" else seen)
+    table.add_row("the server sees", "the sum of updates" if summary["secure_aggregation"] else "each device's update")
     table.add_row("devices, rounds", f"{summary['clients']}, {summary['rounds']}")
     table.add_row("training faces", f"{summary['training_faces']:,}")
     table.add_row("test accuracy", f"{summary['test_accuracy']:.1%} of {summary['test_faces']:,} faces")

@@ -12,7 +12,6 @@ from common.config import (
     Optimiser,
     RunConfig,
     Trainable,
-    Weighting,
     merge_settings,
     named_counts,
     nest_settings,
@@ -136,10 +135,6 @@ def run(
     personal_head: Annotated[
         bool, TrainOption("--personal-head", help="Each device keeps a head of its own, which is never uploaded.")
     ] = False,
-    weighting: Annotated[
-        Weighting | None,
-        TrainOption(help=f"What a device counts in a mean: as much as any, or by its faces (default {D.train.weighting})."),
-    ] = None,
     client_dp: Annotated[
         Literal["none", "central", "distributed"] | None,
         ClientOption(help=f"Who adds the noise: the server, or each device its share (default {D.client_level.mode})."),
@@ -223,7 +218,6 @@ def run(
             "train.loss": loss,
             "train.class_counts": None if class_counts is None else named_counts(class_counts),
             "train.local_layers": "head" if personal_head else None,
-            "train.weighting": weighting,
             "server.ema": ema,
             "upload.secure": False if no_secure_aggregation else None,
             "upload.precision": upload,

@@ -18,7 +18,6 @@ from common.config.training import (
     LossName,
     Optimiser,
     TrainConfig,
-    Weighting,
     named_counts,
 )
 
@@ -41,7 +40,6 @@ __all__ = [
     "TrainConfig",
     "Trainable",
     "UploadConfig",
-    "Weighting",
     "make_config",
     "merge_settings",
     "named_counts",

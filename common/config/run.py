@@ -82,10 +82,6 @@ class RunConfig(Settings):
                 f"with train.local_layers head (--personal-head) and --trainable {self.model.trainable} nothing would be "
                 "uploaded: train last-block or full"
             )
-        if self.train.weighting == "faces" and self.client_level.mode != "none":
-            raise ValueError(
-                "a client-level promise (--client-dp) bounds what each device adds, whatever it has: leave out --weighting faces"
-            )
         if self.client_level.mode == "distributed" and not self.upload.secure:
             raise ValueError(
                 "Distributed noise (--client-dp distributed) is safe inside a secure sum alone: leave out --no-secure-aggregation"

@@ -16,7 +16,6 @@ ClassCount = Annotated[float, Field(ge=LEAST_COUNT, le=LARGEST_COUNT)]
 LEARNING_RATES = {"sgd": 0.05, "adamw": 0.0005}
 """By optimiser: what a run takes that names none. AdamW moves each weight by about so much in a step, whatever the gradient."""
 Optimiser = Literal["sgd", "adamw"]
-Weighting = Literal["equal", "faces"]
 LossName = Literal["cross-entropy", "class-balanced", "logit-adjusted", "calibrated"]
 
 
@@ -47,9 +46,6 @@ class TrainConfig(Settings):
         adjustment: tau of the logit-adjusted and calibrated losses; 1 takes class frequencies out as a whole.
         local_layers: `head`: each device keeps a head of its own, which it neither uploads nor takes from the server
             (FedPer, Arivazhagan et al. 2019); `none`.
-        weighting: `equal`: each device counts the same in a mean, and how many faces it has stays its own; or `faces`: by their
-            number (McMahan et al. 2017, algorithm 1), rounded down to three binary digits. See `common.weighting`.
-        largest_weight: faces from which on a device counts no more.
     """
 
     batch_size: int = Field(default=32, ge=1)
@@ -68,8 +64,6 @@ class TrainConfig(Settings):
     balance: float = Field(default=0.999, ge=0, lt=1)
     adjustment: float = Field(default=1.0, ge=0, le=10)
     local_layers: Literal["none", "head"] = "none"
-    weighting: Weighting = "equal"
-    largest_weight: int = Field(default=2048, ge=1, le=2**20)
 
     @property
     def needs_counts(self) -> bool:

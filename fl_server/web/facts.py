@@ -89,11 +89,6 @@ class Run:
         return self.config.upload.secure
 
     @property
-    def by_faces(self) -> bool:
-        """Whether a device counts by its faces, so that the server learns of their number."""
-        return self.config.train.weighting == "faces"
-
-    @property
     def last(self) -> Point | None:
         return self.points[-1] if self.points else None
 

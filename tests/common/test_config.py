@@ -39,8 +39,6 @@ def test_configuration_is_frozen() -> None:
         ({"model": {"classes": ["anger", "joy"]}}, "classes must be"),
         ({"model": {"classes": ["anger", "anger"]}}, "classes must be"),
         ({"data": {"alpha": -1}}, "data.alpha is wrong"),
-        ({"train": {"weighting": "examples"}}, "train.weighting is wrong"),
-        ({"train": {"weighting": "faces"}, "client_level": {"mode": "central"}}, "leave out --weighting faces"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_sentence(values: dict[str, object], words: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from common.arrays import Arrays, pack
-from common.config import ClientLevelRequest, ModelConfig, PrivacyConfig, TrainConfig, UploadConfig
+from common.config import ModelConfig, PrivacyConfig, TrainConfig, UploadConfig
 from common.emotions import EMOTIONS_7
 from common.messages import TrainRequest, decode_reply, encode_request
 from common.parameters import read_parameters
@@ -188,35 +188,6 @@ def test_a_reply_holds_the_update_and_a_status_and_nothing_else(tmp_path: Path) 
     assert set(content) == {"reply", "update"}
     assert set(content["reply"]) == {"json"}
     assert set(json.loads(str(content["reply"]["json"]))) == {"version", "run", "round", "status", "reason", "identity", "proof"}
-
-
-def test_in_a_mean_by_faces_the_update_carries_its_coarse_weight(tmp_path: Path) -> None:
-    """Whoever counts the faces in a reply counts them rounded down: one face more or less is not to be seen."""
-    sent = {}
-    for count in (40, 45, 47, 48):
-        own = device(tmp_path / str(count), source=lambda preprocessing, count=count: faces(count), allow_non_private=True)  # type: ignore[misc]
-        train = TrainConfig(batch_size=8, local_steps=2, weighting="faces", largest_weight=64)
-        wish = request(private=False).model_copy(update={"train": train})
-        plain = wish.model_copy(update={"train": TrainConfig(batch_size=8, local_steps=2)})
-        reply, update = own.answer(wish, weights())
-        assert (reply.status, reply.reason) == ("trained", None)
-        sent[count] = update
-        reference = device(tmp_path / f"{count}-plain", source=own.faces, allow_non_private=True).answer(plain, weights())[1]
-        assert update is not None
-        assert reference is not None
-        assert set(update) == {*reference, "weight"}
-        name = "classifier.1.bias"
-        assert np.allclose(update[name], reference[name] * update["weight"], atol=1e-7)
-    assert [float(update["weight"][0]) for update in sent.values() if update] == [40 / 64, 40 / 64, 40 / 64, 48 / 64]
-
-
-def test_a_client_level_promise_and_a_mean_by_faces_contradict_each_other(tmp_path: Path) -> None:
-    wish = ClientLevelRequest(mode="central", epsilon=8, delta=1e-5, rounds=3, clip=0.1, bits=16, noise_multiplier=1.0)
-    both = request().model_copy(update={"client_level": wish, "train": TrainConfig(weighting="faces")})
-    own = device(tmp_path)
-    reply, update = own.answer(both, weights())
-    assert (reply.status, reply.reason, update) == ("refused", "bad-request", None)
-    assert not (tmp_path / "ledger.jsonl").exists()
 
 
 def test_a_message_that_is_no_request_is_refused(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from common.arrays import Arrays
-from common.config import TrainConfig
 from common.errors import ReplyError
-from common.weighting import WEIGHT, weigh
 from fl_server.aggregate import RunningMean, UpdateShape
 
 SHAPE = UpdateShape({"a": (2, 3), "b": (4,)}, max_norm=1000.0)
@@ -68,31 +66,6 @@ def test_the_largest_updates_of_a_large_cohort_do_not_overflow() -> None:
     for _ in range(5000):
         mean.add({"a": np.array([1000.0], np.float32)})
     assert mean.mean()["a"][0] == 1000.0
-
-
-BY_FACES = UpdateShape({**SHAPE.shapes, WEIGHT: (1,)}, max_norm=3.0)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.floats(-0.9, 0.9), st.integers(1, 64)), min_size=1, max_size=6))
-def test_the_mean_by_faces_is_over_all_faces(devices: list[tuple[float, int]]) -> None:
-    mean, config = RunningMean(BY_FACES), TrainConfig(weighting="faces", largest_weight=64)
-    for value, faces in devices:
-        norm = mean.add(weigh(split(np.full(10, value)), faces, config))
-        assert norm == pytest.approx(abs(value) * 10**0.5, rel=1e-4, abs=1e-6)
-    expected = np.average([value for value, _ in devices], weights=[faces for _, faces in devices])
-    assert list(mean.mean()) == ["a", "b"]
-    assert np.allclose(mean.mean()["b"], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(("weight", "value"), [(0.0, 1.0), (-1.0, 0.1), (2.0, 0.1), (np.nan, 0.1), (0.01, 0.02)])
-def test_what_carries_no_weight_or_is_too_long_before_it_was_weighed_changes_no_mean(weight: float, value: float) -> None:
-    mean = RunningMean(BY_FACES)
-    mean.add(split(np.full(10, 0.5)) | {WEIGHT: np.ones(1, np.float32)})
-    with pytest.raises(ReplyError):
-        mean.add(split(np.full(10, value)) | {WEIGHT: np.array([weight], np.float32)})
-    assert mean.count == 1
-    assert np.allclose(mean.mean()["a"], 0.5)
 
 
 def test_nothing_has_no_mean() -> None:

@@ -416,16 +416,6 @@ def test_what_the_server_sees_depends_on_how_updates_travel(tmp_path: Path, secu
     page = make_site(tmp_path, upload={"secure": secure}).client.get("/").text
     assert ("the sum of a whole cohort" in page) == secure
     assert ("each device&#39;s update" in page or "each device's update" in page) != secure
-    assert "or how many faces a device has" in page
-
-
-@pytest.mark.parametrize("secure", [False, True])
-def test_the_page_says_when_the_server_learns_of_numbers_of_faces(tmp_path: Path, secure: bool) -> None:
-    page = make_site(tmp_path, upload={"secure": secure}, train={"weighting": "faces"}).client.get("/").text
-    assert "or how many faces a device has" not in page
-    assert ("roughly how many faces a whole cohort has" in page) == secure
-    assert ("or how many faces any one device has" in page) == secure
-    assert ("roughly how many faces each device has" in page) != secure
 
 
 def test_a_server_without_a_run_or_a_model_has_pages(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from common.messages import SECURE_SUM, decode_request, decode_sum, encode_reply
 from common.secagg.server import Server
 from common.secagg.wire import MaskedInput
 from common.sum_encoding import MOST_FACES, sum_encoding
-from common.weighting import weigh
 from fl_client.secure_sum import AnyDevice, SecureSums, Waiting, take_step
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT, Rounds
@@ -304,33 +303,6 @@ def test_a_servers_optimiser_works_on_the_secure_mean(tmp_path: Path, strategy: 
     state, moved = run(tmp_path, [Member(0.2) for _ in range(3)], config(strategy=strategy, rounds=2))
     assert state.history[2]["accepted"] == 3
     assert (moved > 0.001).all()
-
-
-class Weighed(Member):
-    """One with so many faces, of 64 at most."""
-
-    def __init__(self, value: float, faces: int) -> None:
-        super().__init__(value)
-        self.faces = faces
-
-    def update(self) -> dict[str, np.ndarray]:
-        return weigh(super().update(), self.faces, BY_FACES.train)
-
-
-BY_FACES = RunConfig.model_validate(config().model_dump() | {"train": {"weighting": "faces", "largest_weight": 64}})
-
-
-def test_a_mean_by_faces_goes_through_a_secure_sum(tmp_path: Path) -> None:
-    members = [Weighed(0.2, 64), Weighed(0.4, 16), Weighed(-0.8, 1)]
-    state, moved = run(tmp_path, list(members), BY_FACES)
-    assert np.allclose(moved, (0.2 * 64 + 0.4 * 16 - 0.8) / 81, atol=1e-5)
-    assert state.history[1]["update_norm"] == pytest.approx(float(np.mean(moved)) * (7 * 1281) ** 0.5, rel=1e-3)
-
-
-def test_a_secure_sum_without_weight_moves_nothing(tmp_path: Path) -> None:
-    state, moved = run(tmp_path, [Weighed(0.2, faces) for faces in (1, 1, -2)], BY_FACES)
-    assert not moved.any()
-    assert state.history[1]["left_out"] == {"no-sum": 3}
 
 
 def test_a_histogram_that_was_paid_for_is_kept_when_the_mean_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
