@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from common.arrays import Arrays
+from common.canonical import encode, sha256
+from common.config import RunConfig
 from common.errors import RunError
 from common.files import write_atomic
 from fl_server.average import shown
@@ -28,13 +30,25 @@ def lacks_room(path: Path) -> bool:
     return shutil.disk_usage(path.parent).free < COPIES * size + SPARE
 
 
+def config_digests(config: RunConfig) -> tuple[str, str]:
+    """SHA-256 of what in a configuration is not as by default; and of all of it, which checkpoints had at first.
+
+    The first stays what it was when a later version brings one more setting, so that a run outlives the server's upgrade. Should
+    a default change, the two versions mean different runs by the same settings, and neither goes on with the other's.
+    """
+    return (
+        sha256(encode(config.model_dump(mode="json", exclude_defaults=True))),
+        sha256(encode(config.model_dump(mode="json"))),
+    )
+
+
 @dataclass
 class Checkpoint:
     """A run after a round.
 
     Attributes:
         run: its name.
-        config_digest: SHA-256 of its configuration; another configuration must not go on with it.
+        config_digest: of its configuration, as `config_digests` gives it; another configuration must not go on with it.
         round: the last finished round, 0 before the first.
         weights: all parameters of the global model.
         server_state: what the server's optimiser remembers.

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from common.arrays import Arrays, pack
-from common.canonical import encode, sha256
+from common.canonical import encode
 from common.config import ClientLevelRequest, RunConfig
 from common.errors import ModelError, RunError
 from common.files import write_atomic
@@ -25,7 +25,7 @@ from common.parameters import read_parameters, write_parameters
 from common.sum_encoding import sum_encoding
 from fl_server.aggregate import UpdateShape
 from fl_server.average import follow
-from fl_server.checkpoint import Checkpoint
+from fl_server.checkpoint import Checkpoint, config_digests
 from fl_server.client_level import ClientLevel
 from fl_server.cohort import Cohort, draw_cohort
 from fl_server.exchange import Exchange
@@ -126,13 +126,14 @@ class Rounds:
         Raises:
             RunError: the checkpoint is of another run or configuration.
         """
-        digest = sha256(encode(self.config.model_dump(mode="json")))
+        digests = config_digests(self.config)
         path = self.folder / CHECKPOINT
         if not path.exists():
-            return Checkpoint(self.run, digest, 0, read_parameters(self.initial_model(weights)))
+            return Checkpoint(self.run, digests[0], 0, read_parameters(self.initial_model(weights)))
         checkpoint = Checkpoint.load(path)
-        if (checkpoint.run, checkpoint.config_digest) != (self.run, digest):
+        if checkpoint.run != self.run or checkpoint.config_digest not in digests:
             raise RunError(f"{self.folder} holds a run of another configuration; choose another folder or resume with its own.")
+        checkpoint.config_digest = digests[0]
         return checkpoint
 
     def execute(self, grid: Grid, weights: Arrays | None = None) -> Checkpoint:

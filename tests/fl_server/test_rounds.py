@@ -13,10 +13,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.numpy import save
 
 from common.arrays import Shapes
-from common.config import RunConfig, UploadConfig, make_config
+from common.config import RunConfig, ServerConfig, UploadConfig, make_config
 from common.errors import RunError
 from common.messages import SAFETENSORS, TrainReply, decode_request, encode_reply
-from fl_server.checkpoint import Checkpoint
+from fl_server.checkpoint import Checkpoint, config_digests
 from fl_server.cohort import expected_participations
 from fl_server.rounds import CHECKPOINT, METRICS, Accepted, Observers, Rounds
 from tests.fl_server.grids import Answer, ScriptedGrid
@@ -258,6 +258,40 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(tmp_path: Pat
     run(tmp_path, {1: moved_by(0.1), 2: moved_by(0.1)}, config(rounds=1))
     with pytest.raises(RunError, match="another configuration"):
         run(tmp_path, {1: moved_by(0.1), 2: moved_by(0.1)}, config(rounds=2))
+
+
+class LaterServer(ServerConfig):
+    """Of a version that has one more setting."""
+
+    novelty: int = 3
+
+
+class LaterConfig(RunConfig):
+    server: LaterServer = LaterServer()
+    another: str = "as before"
+
+
+def test_a_run_goes_on_after_an_upgrade_that_brings_new_settings(tmp_path: Path) -> None:
+    nodes = {1: moved_by(0.1), 2: moved_by(0.1)}
+    run(tmp_path, nodes, config(rounds=2))
+    stored = config(rounds=2).model_dump(mode="json")
+
+    def later(**server: object) -> RunConfig:
+        return LaterConfig.model_validate(stored | {"server": LaterServer.model_validate(stored["server"] | server)})
+
+    state, grid = run(tmp_path, nodes, later())
+    assert (state.round, grid.asked) == (2, [])
+    with pytest.raises(RunError, match="another configuration"):
+        run(tmp_path, nodes, later(novelty=4))
+
+
+def test_a_checkpoint_that_has_the_digest_of_all_settings_is_gone_on_with_and_gets_the_new_one(tmp_path: Path) -> None:
+    settings, nodes = config(rounds=1), {1: moved_by(0.1), 2: moved_by(0.1)}
+    state, _ = run(tmp_path, nodes, settings)
+    state.config_digest = config_digests(settings)[1]
+    state.save(tmp_path / CHECKPOINT)
+    again, grid = run(tmp_path, nodes, settings)
+    assert (again.round, grid.asked, again.config_digest) == (1, [], config_digests(settings)[0])
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
