@@ -14,7 +14,8 @@ class PrivacyConfig(Settings):
         private: False trains without any guarantee and marks all that follows as non-private.
         epsilon: ceiling of what a device may have spent in all, this run and everything before it.
         delta: probability with which epsilon may fail to hold; below 1 / n for a device with n faces.
-        clipping_norm: largest L2 norm C of one face's gradient.
+        clipping_norm: largest L2 norm C of one face's gradient. It is bounded since the server names it: below, noise and norms of
+            float32 would be lost.
         accountant: `rdp` (Mironov 2017) or `prv` (Gopi et al. 2021, tighter and slower).
         engine: `bookkeeping` or `opacus`: two ways to the same noisy gradients, the first several times faster.
     """
@@ -22,7 +23,7 @@ class PrivacyConfig(Settings):
     private: bool = True
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    clipping_norm: float = Field(default=1.0, gt=0)
+    clipping_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     accountant: Literal["rdp", "prv"] = "rdp"
     engine: Literal["bookkeeping", "opacus"] = "bookkeeping"
 

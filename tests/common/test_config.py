@@ -33,6 +33,8 @@ def test_configuration_is_frozen() -> None:
         ({"privacy": {"epsilon": 0}}, "privacy.epsilon is wrong"),
         ({"privacy": {"epsilon": float("nan")}}, "privacy.epsilon is wrong"),
         ({"privacy": {"delta": 1}}, "privacy.delta is wrong"),
+        ({"privacy": {"clipping_norm": 1e-45}}, "privacy.clipping_norm is wrong"),
+        ({"privacy": {"clipping_norm": 1e30}}, "privacy.clipping_norm is wrong"),
         ({"server": {"strategy": "krum"}}, "server.strategy is wrong"),
         ({"server": {"cohort": 1}}, "cohort 1 can never give min_replies 2"),
         ({"server": {"max_update_norm": 1e9}}, "server.max_update_norm is wrong"),
