@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from common.config import Settings
 from common.errors import IntegrityError
 from common.privacy.ledger import Entry
+from fl_client.own_home import POLICY_COMMAND
 
 EVALUATION = ".evaluation"
 """Added to a run's name in the ledger for what its federated evaluation costs."""
@@ -64,11 +65,13 @@ class ClientSurvey:
         runs: those with a promise, in the order in which they began.
         without: names of the runs that released something without a promise.
         ceiling: the owner's `largest_client_epsilon`, None where there is none.
+        command: what the owner types to see the rules.
     """
 
     runs: tuple[PromisedRun, ...]
     without: tuple[str, ...]
     ceiling: float | None
+    command: str = POLICY_COMMAND
 
     @property
     def promised(self) -> float:
@@ -97,7 +100,7 @@ class ClientSurvey:
             return ""
         rest = ""
         if self.ceiling is None:
-            rest = " No ceiling is set (`fl-client policy --set largest_client_epsilon=...`)."
+            rest = f" No ceiling is set (`{self.command} --set largest_client_epsilon=...`)."
         elif self.promised > self.ceiling:
             rest = " That is more than you allow now, so all their rounds are refused until you allow more."
         elif not self.left:
@@ -137,8 +140,11 @@ def run_of(entry: Entry) -> Run:
     return entry.authority, entry.run.removesuffix(EVALUATION).removesuffix(HISTOGRAM)
 
 
-def survey_promises(entries: Iterable[Entry], ceiling: float | None) -> ClientSurvey:
+def survey_promises(entries: Iterable[Entry], ceiling: float | None, command: str = POLICY_COMMAND) -> ClientSurvey:
     """Read the client-level part of a ledger's debits.
+
+    Args:
+        ceiling, command: as `ClientSurvey` has them.
 
     Raises:
         IntegrityError: a promise makes no sense, or one run has two.
@@ -157,7 +163,7 @@ def survey_promises(entries: Iterable[Entry], ceiling: float | None) -> ClientSu
             )
         found["taken"] += 1
     runs = tuple(PromisedRun(*run, **found) for run, found in begun.items())
-    return ClientSurvey(runs, tuple(name for _, name in bare), ceiling)
+    return ClientSurvey(runs, tuple(name for _, name in bare), ceiling, command)
 
 
 def _runs(count: int) -> str:

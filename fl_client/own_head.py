@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from common.arrays import Arrays
 from common.errors import IntegrityError
 from common.files import no_room, read_plain, write_atomic
-from common.privacy.anchor import Anchor
+from fl_client.own_home import remembered_homes
 from models.faces.folder import OWN_FOLDER
 from models.subset import shared_names
 
@@ -157,9 +157,9 @@ def forget_heads(data: Path) -> bool:
     if own.is_symlink():
         log.warning("%s is a link, which is not followed: delete %s where it leads yourself.", own, PERSONAL)
     found = False if own.is_symlink() else _forget(own / PERSONAL)
-    home = _home(data)
-    if home is not None and home != own.absolute() and not home.is_symlink():
-        found |= not (home / PERSONAL).is_symlink() and _forget(home / PERSONAL)
+    for home in _homes(data):
+        if home != own.absolute() and not home.is_symlink():
+            found |= not (home / PERSONAL).is_symlink() and _forget(home / PERSONAL)
     if own.is_dir() and not own.is_symlink() and not any(own.iterdir()):
         own.rmdir()
     return found
@@ -181,14 +181,12 @@ def _forget(folder: Path) -> bool:
     return bool(ours)
 
 
-def _home(data: Path) -> Path | None:
-    """Where the device that has these faces keeps its ledger, as far as is remembered."""
+def _homes(data: Path) -> tuple[Path, ...]:
     try:
-        recalled = Anchor(data).recall()
+        return remembered_homes(data)
     except (IntegrityError, OSError) as error:
         log.warning("Heads in another home of this device, if there are any, stay: %s", error)
-        return None
-    return None if recalled is None or recalled[1] is None else Path(recalled[1].ledger).parent
+        return ()
 
 
 def _make(folder: Path) -> None:

@@ -5,12 +5,6 @@ from pathlib import Path
 from common.privacy.anchor import Anchor
 from common.privacy.ledger import LedgerPlace
 from fl_client.node_settings import LEDGER
-from models.faces.folder import OWN_FOLDER
-
-
-def home_of(data: Path, home: Path | None) -> Path:
-    """The device's home: what the owner says, else a folder beside the faces."""
-    return home.expanduser().resolve() if home else data / OWN_FOLDER
 
 
 def own_ledger(home: Path, data: Path, authority: str | None = None) -> LedgerPlace:

@@ -18,7 +18,7 @@ from common.console import err, out
 from common.errors import ConfigError, ModelError
 from fl_client.node_settings import REGISTRY
 from fl_client.own_head import FITTED, OwnHead, forget_heads, personal_folder, write_head
-from fl_client.own_ledger import home_of
+from fl_client.own_home import home_of, remembered_homes
 from fl_client.personal_settings import PersonalSettings
 from fl_client.privacy_commands import existing_folder
 from models.published import LATEST
@@ -118,7 +118,7 @@ def _start(folder: Path, registry: Path | None, model: Path | None, trust: str |
         raise ConfigError("Give one of --registry and --model.")
     path = model or registry
     if path is None:
-        own = home_of(folder, None) / REGISTRY
+        own = next(iter(remembered_homes(folder)), home_of(folder, None)) / REGISTRY
         path = own if os.path.lexists(own / LATEST) else remembered()
     if path is None or path == BASE:
         if trust is not None:

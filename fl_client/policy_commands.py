@@ -7,9 +7,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import out
+from common.console import err, out
 from common.errors import ConfigError
-from fl_client.own_ledger import home_of
+from fl_client.node_settings import POLICY
+from fl_client.own_home import own_home
 from fl_client.policy import Policy
 from fl_client.policy_file import change_policy, read_policy
 from fl_client.privacy_commands import AsJson, Data, Home, existing_folder
@@ -25,8 +26,13 @@ def policy(
     as_json: AsJson = False,
 ) -> None:
     """Show this device's own rules, and change them. A device that takes part obeys them from its next message on."""
-    where = home_of(existing_folder(data), home)
-    rules = change_policy(where, dict(_pair(text) for text in changes)) if changes else read_policy(where)
+    where = own_home(existing_folder(data), home)
+    if where.objection and changes:
+        raise ConfigError(where.objection)
+    rules = change_policy(where.path, dict(_pair(text) for text in changes)) if changes else read_policy(where.path)
+    if where.elsewhere:
+        told = where.objection or f"{'Changed' if changes else 'The rules are in'}: {where.path / POLICY}"
+        err.print(escape(told), soft_wrap=True)
     if as_json:
         out.print(json.dumps(rules.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False, emoji=False)
         return

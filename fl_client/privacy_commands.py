@@ -12,18 +12,24 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import out
+from common.console import err, out
 from common.errors import ConfigError, IntegrityError
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
 from fl_client.client_spending import ClientSurvey, survey_promises
-from fl_client.own_ledger import home_of, own_ledger
+from fl_client.own_home import own_home
+from fl_client.own_ledger import own_ledger
 from fl_client.policy_file import read_policy
 from fl_client.terminal import plain
 
 ROWS = 20
 
 Data = Annotated[Path, typer.Option(help="Your faces, as for taking part.", show_default=False)]
-Home = Annotated[Path | None, typer.Option(help="Where keys and the privacy ledger live (default: .emofl in --data).")]
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where keys and the privacy ledger live (default: the home this device takes part with, else .emofl in --data)."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
 
 
@@ -43,8 +49,10 @@ def privacy(
     For each face by itself (record level), and for all faces of the device together (client level): two promises, never added.
     """
     faces = existing_folder(data)
-    where = home_of(faces, home)
-    place = own_ledger(where, faces)
+    where = own_home(faces, home)
+    place = own_ledger(where.path, faces)
+    if where.elsewhere:
+        err.print(escape(where.objection or f"Ledger and rules are in {where.path}."), soft_wrap=True)
     if verify:
         check(place)
         return
@@ -52,7 +60,7 @@ def privacy(
         raise ConfigError(f"--plot writes a .png file, not {plot}.")
     from fl_client import spending  # not at the top: accountants need torch, `--verify` does not
 
-    found = spending.survey(place, read_policy(where), accountant)
+    found = spending.survey(place, read_policy(where.path), accountant)
     if as_json:
         out.print(json.dumps(_as_json(found), indent=2), soft_wrap=True, markup=False, emoji=False)
     else:
@@ -119,7 +127,7 @@ def _show(found: Any, every: bool) -> None:
         out.print()
     if found.accountant == "prv" and math.isfinite(found.epsilon):
         out.print(f"By the PRV accountant epsilon {found.epsilon:.3f} was spent, by RDP {max(epsilons, default=0.0):.3f}.")
-    out.print(found.sentence, style="bold red" if entries and not found.more else "bold", soft_wrap=True)
+    out.print(escape(found.sentence), style="bold red" if entries and not found.more else "bold", soft_wrap=True)
     if entries:
         out.print()
         _show_whole(found.whole)

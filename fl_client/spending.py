@@ -14,6 +14,7 @@ from common.privacy.accountant import spent_epsilon
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
 from common.privacy.release import Accountant, Release
 from fl_client.client_spending import HISTOGRAM, ClientSurvey, run_of, survey_promises
+from fl_client.own_home import policy_command
 from fl_client.policy import Policy
 
 NEARLY = 0.9
@@ -72,7 +73,7 @@ class Survey:
         if not self.more:
             return (
                 f"Privacy budget spent: {spent}, and no further round like the last fits. Rounds that would overspend are "
-                "refused until you allow more (`fl-client policy --set largest_epsilon=...`)."
+                f"refused until you allow more (`{self.whole.command} --set largest_epsilon=...`)."
             )
         rounds = f"{self.more:,} more round{'' if self.more == 1 else 's'} like the last fit{'s' if self.more == 1 else ''}"
         rounds += " by RDP" if by and self.by == "rdp" else ""
@@ -108,7 +109,7 @@ def survey(place: LedgerPlace, policy: Policy, accountant: Accountant = "rdp") -
         delta=policy.largest_delta,
         more=more,
         by=by,
-        whole=survey_promises(ledger.entries, policy.largest_client_epsilon),
+        whole=survey_promises(ledger.entries, policy.largest_client_epsilon, policy_command(place)),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from click.core import Group, ParameterSource
 from rich.markup import escape
 
 import common.device_api  # noqa: F401  (before anything that imports grpc)
@@ -31,8 +32,9 @@ from common.errors import ConfigError
 from common.join_code import LONGEST, parse_join_code
 from common.privacy.ledger import Ledger
 from common.processes import only_process, stopping_signals
-from fl_client.node_settings import CHUNK_KIB, FINAL, LOCK, REGISTRY, Ending, NodeSettings
-from fl_client.own_ledger import home_of, own_ledger
+from fl_client.node_settings import CHUNK_KIB, FINAL, LOCK, POLICY, REGISTRY, Ending, NodeSettings
+from fl_client.own_home import home_of, remember_home, strange_rules
+from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
 from fl_client.policy_file import read_policy
 from fl_client.terminal import plain
@@ -70,10 +72,7 @@ def take_part(
     fl-client --data ./my_faces takes part; no face leaves the folder.
     """
     if context.invoked_subcommand is not None:
-        if data is not None:
-            raise ConfigError(
-                f"--data takes part in training; give it after `{context.invoked_subcommand}` if that is what you want to run."
-            )
+        _refuse_options_before(context, context.invoked_subcommand)
         return
     if data is None:
         out.print(context.get_help())
@@ -91,6 +90,25 @@ def take_part(
     _run(settings, _typed() if join == "-" else join, name or _default_name())
 
 
+def _refuse_options_before(context: typer.Context, command: str) -> None:
+    """Options of this command, given before another one, would be taken and dropped without a word."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+    if not given:
+        return
+    other = context.command.get_command(context, command) if isinstance(context.command, Group) else None
+    if other is not None and any(given[0] in option.opts for option in other.params):
+        raise ConfigError(
+            f"{given[0]} stands before `{command}`, which would not see it: write fl-client {command} {given[0]} ..."
+        )
+    raise ConfigError(
+        f"{given[0]} stands before `{command}`, which has no such option: it goes with fl-client --data DIR, without `{command}`."
+    )
+
+
 def _run(settings: NodeSettings, join: str | None, name: str) -> None:
     _check_faces(settings.data)
     home = settings.home
@@ -106,6 +124,9 @@ def _run(settings: NodeSettings, join: str | None, name: str) -> None:
         membership = become_member(home, join, name, rules)  # without handlers of ours: Ctrl-C ends it at once
         if objection := rules.strange_server(membership.authority):
             raise ConfigError(objection)
+        for strange in strange_rules(settings.data, home):
+            _say(f"Not obeyed: {strange}; this device obeys {home / POLICY}.")
+        remember_home(settings.data, home)
         stop = threading.Event()
         with stopping_signals(stop):
             out.print(f"Member of {escape(membership.address)} as {escape(membership.device_name)}.")

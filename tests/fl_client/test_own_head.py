@@ -24,6 +24,7 @@ from fl_client.own_head import (
     read_head,
     write_head,
 )
+from fl_client.own_home import remember_home
 from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
 from models.subset import HEAD, shared_names
@@ -208,6 +209,11 @@ def test_forgetting_deletes_the_heads_in_another_home_and_nothing_else_there(tmp
     assert [path.name for path in (home / PERSONAL).iterdir()] == ["diary.txt"]
     assert Ledger(own_ledger(home, faces)).entries
     assert not forget_heads(faces)
+    newer = tmp_path / "newer"
+    write_head(newer / PERSONAL / FEDERATED, OwnHead({"classifier.1.bias": np.zeros(7, np.float32)}))
+    remember_home(faces, newer)
+    assert forget_heads(faces)
+    assert list(newer.iterdir()) == []
 
 
 def test_a_device_with_a_home_keeps_its_head_there_and_its_faces_may_be_read_only(tmp_path: Path) -> None:

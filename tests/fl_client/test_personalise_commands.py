@@ -17,6 +17,7 @@ from common.parameters import read_parameters
 from fl_client import personalise_commands as commands
 from fl_client.capture.forget import forget
 from fl_client.own_head import FITTED, OwnHead, personal_folder, read_head
+from fl_client.own_home import remember_home
 from fl_client.personal import Personalised, PersonalSettings, fit_head, mirrored, personalise, split_aside
 from fl_client.personal_source import OWN, PersonalSource, own_fitted_head
 from fl_client.personalise_commands import Start
@@ -28,6 +29,7 @@ from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
 from models.prior import fitted_shift
+from models.published import LATEST
 from models.subset import HEAD
 from simulation.drawn_folder import draw_folder
 
@@ -197,6 +199,25 @@ def test_whom_to_trust_is_refused_for_the_base_model_as_the_camera_loop_refuses_
         choose_model(Path("base"), None, "somebody", lambda sentence: None)
     with pytest.raises(ConfigError, match=f"^{re.escape(str(loops.value))}$"):
         commands.personalise(tmp_path, model=model, trust="somebody")
+
+
+def test_the_model_is_of_the_server_that_the_device_takes_part_with_in_a_home_elsewhere_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, home, opened = tmp_path / "faces", tmp_path / "home", []
+
+    def opening(path: Path, *_: object, **__: object) -> None:
+        opened.append(path)
+        raise ModelError("enough")
+
+    monkeypatch.setattr("models.published.open_published", opening)
+    for folder in (faces / ".emofl", home):
+        (folder / "registry").mkdir(parents=True)
+        (folder / "registry" / LATEST).symlink_to("nowhere")
+    remember_home(faces, home)
+    with pytest.raises(ModelError, match="enough"):
+        commands.personalise(faces)
+    assert opened == [home / "registry"]
 
 
 def test_forgetting_all_faces_forgets_the_head(tmp_path: Path, start: Start) -> None:

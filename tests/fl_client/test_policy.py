@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from common.config import PrivacyConfig
 from common.console import command_line, run_command_line
 from common.errors import ConfigError
+from fl_client.own_home import remember_home
 from fl_client.policy import Policy
 from fl_client.policy_commands import policy
 from fl_client.policy_file import PolicyFile, change_policy, read_policy
 
+Run = Callable[..., tuple[object, str, str]]
 WISH = PrivacyConfig(epsilon=2.0)
 
 
@@ -141,18 +144,22 @@ def test_a_change_is_noticed_and_so_is_damage(tmp_path: Path) -> None:
     assert rules.policy == Policy()
 
 
-def test_the_command_shows_and_changes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `policy --data TMP_PATH` with these words: (exit code, stdout, stderr)."""
     app = command_line("test")
     app.command()(policy)
 
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["policy", "--data", str(tmp_path), *words])
+    def run(*words: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["policy", "--data", str(tmp_path), *map(str, words)])
         with pytest.raises(SystemExit) as stop:
             run_command_line(app)
         return stop.value.code, *capsys.readouterr()
 
+    return run
+
+
+def test_the_command_shows_and_changes_them(tmp_path: Path, run: Run) -> None:
     code, out, _ = run("--json")
     assert (code, json.loads(out)) == (0, Policy().model_dump(mode="json"))
     assert not (tmp_path / ".emofl").exists()
@@ -165,3 +172,36 @@ def test_the_command_shows_and_changes_them(
     assert code == ConfigError.exit_code
     assert err.startswith("error: epsilon is not a rule; there are largest_epsilon,")
     assert run("--set", "hours")[0] == ConfigError.exit_code
+
+
+def test_the_command_changes_the_rules_that_a_device_with_a_home_elsewhere_obeys(tmp_path: Path, run: Run) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    remember_home(tmp_path, home)
+    obeyed = PolicyFile(home)
+    code, _, err = run("--set", "largest_epsilon=1")
+    assert (code, err.strip()) == (0, f"Changed: {home / 'policy.toml'}")
+    assert obeyed.policy.largest_epsilon == 1
+    assert not (tmp_path / ".emofl").exists()
+    code, out, err = run("--json")
+    assert (json.loads(out)["largest_epsilon"], err.strip()) == (1, f"The rules are in: {home / 'policy.toml'}")
+
+
+def test_rules_that_the_device_would_not_obey_are_shown_with_a_warning_and_never_written(tmp_path: Path, run: Run) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    remember_home(tmp_path, home)
+    code, _, err = run("--home", other, "--set", "largest_epsilon=1")
+    assert code == ConfigError.exit_code
+    assert f"takes part with {home} and obeys the rules there, not those in {other}" in err
+    assert not other.exists()
+    code, out, err = run("--home", other, "--json")
+    assert (code, json.loads(out)) == (0, Policy().model_dump(mode="json"))
+    assert "obeys the rules there" in err
+    assert run("--home", home, "--set", "largest_epsilon=1")[0] == 0
+
+
+def test_before_the_first_start_rules_are_written_where_the_owner_says(tmp_path: Path, run: Run) -> None:
+    code, _, err = run("--home", tmp_path / "home", "--set", "largest_epsilon=1")
+    assert (code, err.strip()) == (0, f"Changed: {tmp_path / 'home' / 'policy.toml'}")
+    assert read_policy(tmp_path / "home").largest_epsilon == 1

@@ -148,6 +148,7 @@ def test_the_owners_ceiling_decides_what_is_left(faces: Path) -> None:
     over = look(faces, Policy(largest_epsilon=spent * 0.8))
     assert (over.more, over.left) == (0, 0)
     assert over.sentence.startswith("Privacy budget spent")
+    assert f"(`fl-client policy --data {faces} --set largest_epsilon=...`)" in over.sentence
     assert look(faces, Policy(largest_delta=1e-8)).epsilon > spent
 
 
@@ -281,6 +282,7 @@ def test_client_level_promises_are_shown_beside_the_record_level_and_never_added
 def test_a_run_without_a_promise_leaves_no_client_level_epsilon(faces: Path, shown: Run) -> None:
     spend(faces, ("bare", 1))
     assert "no run has promised them anything" in shown()[1]
+    assert f"(`fl-client policy --data {faces} --set largest_client_epsilon=...`)" in shown()[1]
     spend(faces, ("family", 1), promise=promise())
     assert "1 run released something without such a promise" in shown()[1]
     level = json.loads(shown("--json")[1])["client_level"]
@@ -319,6 +321,25 @@ def test_verify_counts_the_promises_and_fails_on_two_of_one_run(faces: Path, sho
     code, out, err = shown("--verify")
     assert (code, out) == (IntegrityError.exit_code, "")
     assert "two client-level promises of the run family" in err
+
+
+def test_ledger_and_rules_of_a_device_with_a_home_elsewhere_are_found_from_its_faces(
+    faces: Path, shown: Run, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with Ledger(own_ledger(home, faces)).locked() as ledger:
+        ledger.debit(RELEASE, run="a", round_number=1, now=START)
+    change_policy(home, {"largest_epsilon": "0.5"})
+    code, out, err = shown()
+    assert (code, err.strip()) == (0, f"Ledger and rules are in {home}.")
+    assert " of 0.5 is spent" in out
+    assert f"(`fl-client policy --data {faces} --home {home} --set largest_epsilon=...`)" in out
+    assert shown("--verify")[:2] == (0, "The chain of 1 debit holds, and it is the one that this machine remembers.\n")
+    shutil.copytree(home, tmp_path / "copy")
+    assert f"takes part with {home} and obeys the rules there" in shown("--home", tmp_path / "copy")[2]
+    shutil.rmtree(home)
+    assert shown("--verify")[0] == IntegrityError.exit_code
 
 
 def test_without_a_folder_there_is_a_sentence(faces: Path, shown: Run) -> None:

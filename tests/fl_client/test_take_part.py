@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -32,10 +33,13 @@ from common.join_code import JoinCode
 from common.privacy.ledger import Ledger
 from common.privacy.release import Release
 from fl_client import enrolment, take_part
+from fl_client.cli import app as whole_client
 from fl_client.node_process import on_battery
 from fl_client.node_settings import VARIABLE, Ending, NodeSettings
+from fl_client.own_home import own_home
 from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
+from fl_client.policy_file import change_policy
 from simulation.drawn_folder import draw_folder
 
 
@@ -115,9 +119,40 @@ def test_the_main_command_leaves_room_for_the_others() -> None:
         typer.echo("webcam runs")
 
     assert "webcam runs" in CliRunner().invoke(app, ["webcam"]).output
-    assert isinstance(CliRunner().invoke(app, ["--data", "x", "webcam"]).exception, ConfigError)
     assert isinstance(CliRunner().invoke(app, ["--nice", "3"]).exception, ConfigError)
     assert "--join" in CliRunner().invoke(app, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--home", "/h", "policy", "--data", "faces"], "write fl-client policy --home ..."),
+        (["--data", "faces", "policy"], "write fl-client policy --data ..."),
+        (["--nice", "5", "policy", "--data", "faces"], "it goes with fl-client --data DIR, without `policy`."),
+        (["--data", "faces", "data", "check", "faces"], "it goes with fl-client --data DIR, without `data`."),
+        (["--only-when-charging", "webcam"], "it goes with fl-client --data DIR, without `webcam`."),
+    ],
+)
+def test_no_option_before_a_command_is_dropped_without_a_word(words: list[str], said: str) -> None:
+    refused = CliRunner().invoke(whole_client, words).exception
+    assert isinstance(refused, ConfigError)
+    assert str(refused).startswith(f"{words[0]} stands before `")
+    assert str(refused).endswith(said)
+
+
+def test_a_client_that_starts_is_remembered_and_names_the_rules_that_it_does_not_obey(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces, home = tmp_path / "faces", tmp_path / "home"
+    draw_folder(faces, 8, people=1, seed=1)
+    change_policy(faces / ".emofl", {"largest_epsilon": "1"})
+    member = SimpleNamespace(authority="ab" * 32, address="example.org", device_name="anna", home=home)
+    monkeypatch.setattr(take_part, "become_member", lambda *_: member)
+    monkeypatch.setattr(take_part, "_follow_and_train", lambda *_: None)
+    take_part._run(NodeSettings(home=home, data=faces), None, "anna")
+    said = "".join(capsys.readouterr().err.split("\n"))
+    assert f"Not obeyed: {faces / '.emofl' / 'policy.toml'}; this device obeys {home / 'policy.toml'}." in said
+    assert own_home(faces, None).path == home
 
 
 def test_a_server_that_the_owner_does_not_allow_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
