@@ -66,24 +66,21 @@ class Waiting:
 
 
 class SecureSums:
-    """What devices keep between the messages of a round, by device; one round at a time, older ones are forgotten.
+    """What devices keep between the messages of a round, by device: the last thing that each has trained.
 
-    A simulation's devices share one, so that a device that dropped out of a sum leaves nothing behind.
+    A simulation's devices share one, so that a device that dropped out of a sum leaves nothing behind: what waits is forgotten
+    once anybody has trained for a later round. An earlier one may be a straggler's, or be asked again of a run that was restored.
     """
 
     def __init__(self) -> None:
-        self._round: tuple[str, int] = ("", 0)
-        self._waiting: dict[int, Waiting] = {}
+        self._waiting: dict[int, tuple[str, int, Waiting]] = {}
         self._guard = threading.Lock()
 
     def keep(self, run: str, number: int, device: int, waiting: Waiting) -> None:
         """The update of a round, until its sum."""
         with self._guard:
-            if run == self._round[0] and number < self._round[1]:
-                return  # a straggler; the sum of its round is over
-            if self._round != (run, number):
-                self._round, self._waiting = (run, number), {}
-            self._waiting[device] = waiting
+            kept = {who: entry for who, entry in self._waiting.items() if entry[0] == run and entry[1] >= number}
+            self._waiting = kept | {device: (run, number, waiting)}
 
     def take(self, run: str, number: int, device: int) -> Waiting:
         """What waits for the round.
@@ -92,9 +89,10 @@ class SecureSums:
             IntegrityError: nothing does.
         """
         with self._guard:
-            if self._round != (run, number) or device not in self._waiting:
+            found = self._waiting.get(device)
+            if found is None or found[:2] != (run, number):
                 raise IntegrityError("The server asks for a step of a sum that this device has no part in.")
-            return self._waiting[device]
+            return found[2]
 
     def drop(self, device: int) -> None:
         """The sum is over for this device."""

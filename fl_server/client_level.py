@@ -99,7 +99,7 @@ class ClientLevel:
 
         Raises:
             PrivacyError: no useful noise keeps the run within its budget.
-            ConfigError: adaptive clipping needs a larger cohort.
+            ConfigError: adaptive clipping needs a larger cohort, in the first round; in a later one the clip stays as it is.
         """
         left = max(1, self.rounds - done)
         z = self._grown(self.noise_multiplier or self._calibrated(cohort, clients), cohort, clients, left)
@@ -108,7 +108,7 @@ class ClientLevel:
                 f"The client-level budget of epsilon {self.config.epsilon:g} is all but spent after {done} of {self.rounds} "
                 "rounds: no useful noise fits into what is left."
             )
-        if self.config.adaptive:
+        if self.config.adaptive and self.noise_multiplier is None:
             self._adaptive(cohort).update_noise(z)
         self.noise_multiplier = z
         self.cost = Cost(noise_multiplier=z, clip=self.clip, cohort=cohort, clients=clients, released=False, next_clip=self.clip)
@@ -130,7 +130,7 @@ class ClientLevel:
         """
         cost = self._current()
         z = cost["noise_multiplier"]
-        if self.config.adaptive:
+        if self._follows(cost):
             z = self._adaptive(cost["cohort"]).update_noise(z)
         return CentralSum(CentralMechanism(cost["clip"], z, cost["cohort"], step), self.length)
 
@@ -147,7 +147,7 @@ class ClientLevel:
         """The noisy mean of a central sum; the clip follows the norms, if it is to."""
         cost = self._current()
         mean = collected.release(self.random())
-        if self.config.adaptive:
+        if self._follows(cost):
             adaptive = self._adaptive(cost["cohort"])
             self.clip = adaptive.next_clip(cost["clip"], collected.below, collected.count, self.random())
         self._count()
@@ -166,6 +166,10 @@ class ClientLevel:
         cost = self._current()
         self.spent.append(self._price(cost["noise_multiplier"], cost["cohort"], cost["clients"], 1))
         self.cost = Cost(**(cost | {"released": True, "next_clip": self.clip}))
+
+    def _follows(self, cost: Cost) -> bool:
+        """Whether the clip follows the norms in this round: noise on the bits, which shrinks with the cohort, must fit into z."""
+        return self.config.adaptive and self._adaptive(cost["cohort"]).sigma_b > cost["noise_multiplier"]
 
     def _adaptive(self, cohort: int) -> AdaptiveClipping:
         return AdaptiveClipping(cohort)

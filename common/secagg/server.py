@@ -6,6 +6,7 @@ and the shares. A message that does not hold is refused and changes nothing; its
 
 import enum
 from collections.abc import Callable, Collection, Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,10 @@ from common.secagg.wire import (
 
 Held = dict[int, dict[int, bytes]]
 """Shares by owner and holder."""
+Secrets = tuple[dict[int, bytes], dict[int, bytes]]
+"""By member: the survivors' seeds, and the mask keys of those who dropped out."""
+RETRY = 16
+"""After a secret has come out wrong, it is tried again with a sixteenth more answers, and with the last."""
 
 
 class Phase(enum.Enum):
@@ -73,6 +78,8 @@ class Server:
         self._confirmations: dict[int, bytes] = {}
         self._unmaskings: dict[int, Unmasking] = {}
         self._total = np.zeros(terms.length, dtype=np.uint32)
+        self._secrets: Secrets | None = None
+        self._next_try = 0
 
     def add_advertisement(self, message: Advertisement) -> None:
         """Raises:
@@ -187,10 +194,18 @@ class Server:
         self._unmaskings[message.member] = message
 
     def can_finish(self) -> bool:
-        """Whether enough shares are here for every secret, so that waiting for more is only for the sake of wrong ones."""
+        """Whether the shares that are here give every secret. Where one comes out wrong, a holder lies, and more are needed."""
         if self.phase is not Phase.UNMASKING:
             return False
-        return all(len(held) >= self.plan.threshold for shares in self._collected() for held in shares.values())
+        seeds, keys = self._collected()
+        if not all(len(held) >= self.plan.threshold for shares in (seeds, keys) for held in shares.values()):
+            return False
+        here = len(self._unmaskings)
+        if self._secrets is None and (here >= self._next_try or here == len(self._confirmations)):
+            self._next_try = here + 1 + here // RETRY
+            with suppress(RunError):
+                self._secrets = self._reveal(seeds, keys)
+        return self._secrets is not None
 
     def finish(self) -> Sum:
         """Take off all masks that do not cancel out.
@@ -208,8 +223,7 @@ class Server:
 
     def _masks_left(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Seeds to add and to subtract: the survivors' own, then per dropped member those it shares with survivors."""
-        seeds, keys = self._collected()
-        own, dropped = self._reconstruct(seeds, self._is_seed), self._reconstruct(keys, self._is_mask_key)
+        own, dropped = self._secrets or self._reveal(*self._collected())
         yield [], list(own.values())
         for member, secret in dropped.items():
             plus: list[bytes] = []
@@ -256,6 +270,9 @@ class Server:
 
     def _is_mask_key(self, member: int, secret: bytes) -> bool:
         return AgreementKey.from_raw(secret).public == self._keys[member].mask_key
+
+    def _reveal(self, seeds: Held, keys: Held) -> Secrets:
+        return self._reconstruct(seeds, self._is_seed), self._reconstruct(keys, self._is_mask_key)
 
     def _reconstruct(self, held: Held, is_right: Callable[[int, bytes], bool]) -> dict[int, bytes]:
         """The secret of each owner in `held`, checked. Where it comes out wrong, other choices of holders are tried: one

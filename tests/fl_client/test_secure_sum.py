@@ -247,7 +247,16 @@ def test_a_straggler_of_an_older_round_disturbs_nobody() -> None:
         sums.keep("run-1", number, device, Waiting(np.zeros(1, np.float32), b"", FixedPoint(1, 8.0), SigningKey.generate()))
     assert sums.take("run-1", 2, 0).update is not None
     with pytest.raises(IntegrityError):
-        sums.take("run-1", 1, 1)
+        sums.take("run-1", 2, 1)
+
+
+def test_a_run_that_was_restored_to_an_earlier_round_gets_what_was_debited_for_it() -> None:
+    sums = SecureSums()
+    for number in (7, 3, 4):
+        sums.keep("run-1", number, 0, Waiting(np.zeros(1, np.float32), b"", FixedPoint(1, 8.0), SigningKey.generate()))
+        assert sums.take("run-1", number, 0).update is not None
+    with pytest.raises(IntegrityError):
+        sums.take("run-1", 7, 0)
 
 
 def test_an_update_that_is_not_finite_counts_as_zero_and_is_not_told() -> None:

@@ -208,3 +208,19 @@ def test_a_request_carries_the_clip_as_it_stands() -> None:
     wish = found.begin(1, 100, 400)
     assert isinstance(wish, ClientLevelRequest)
     assert wish.clip == cost["next_clip"] != 0.3
+
+
+def test_with_too_few_devices_for_a_moment_the_clip_stays_and_the_noise_is_whole() -> None:
+    found = budget(adaptive=True, clip=0.3, epsilon=8.0)
+    first = play(found, 0, 100, 100)
+    assert first["next_clip"] != 0.3
+    small = play(found, 1, 30, 30)
+    assert small["next_clip"] == first["next_clip"]
+    found.begin(2, 30, 30)
+    assert found.central_sum().mechanism.noise_multiplier == small["noise_multiplier"]
+    assert play(found, 2, 100, 100)["next_clip"] != small["next_clip"]
+
+
+def test_too_few_devices_from_the_beginning_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a larger cohort"):
+        budget(adaptive=True, clip=0.3, epsilon=8.0).begin(0, 20, 20)

@@ -264,6 +264,23 @@ class TestMaliciousShares:
         self.finished(rehearsal, {liar: 7})
         assert (rehearsal.server.finish().total == rehearsal.sum_of({0, 1, 2, 3, 4, 6, 7, 8})).all()
 
+    @pytest.mark.parametrize(("members", "liar"), [(9, 0), (9, 3), (10, 0), (40, 0), (40, 20)])
+    def test_a_liar_among_the_first_to_answer_makes_the_server_wait_for_one_more(self, members: int, liar: int) -> None:
+        rehearsal = Rehearsal(members, seed=2)
+        rehearsal.until_masked({5})
+        quorum, answered = rehearsal.confirmed(), 0
+        for member in rehearsal.confirmers:
+            message = rehearsal.clients[member].unmask(quorum)
+            if member == liar:
+                message = Unmasking(member, tuple((m, bytes(36)) for m, _ in message.seeds), message.keys)
+            rehearsal.server.add_unmasking(message)
+            answered += 1
+            if rehearsal.server.can_finish():
+                break
+        assert rehearsal.server.plan.threshold < answered <= len(rehearsal.confirmers)
+        assert answered < len(rehearsal.confirmers) or members < 10
+        assert (rehearsal.server.finish().total == rehearsal.sum_of(set(range(members)) - {5})).all()
+
     def test_too_many_wrong_shares_fail_the_round_instead_of_giving_a_wrong_sum(self) -> None:
         rehearsal = Rehearsal(7, seed=2)
         rehearsal.until_masked()
