@@ -4,23 +4,25 @@ flwr 1.41.0 is pinned; `tests/fl_server/test_superlink.py` holds it to what is r
 """
 
 import logging
+import re
 from base64 import b64decode
 from datetime import datetime
 
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
+from flwr.proto.message_pb2 import Metadata, ObjectTree, PushObjectRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from common.flower_log import PROVOKED
 from fl_server.gate import Headers, Refusal, Route
 from fl_server.link_state import LinkState
 from fl_server.replies import Busy, Replies, TooMuch
 from fl_server.seats import Seats
 
-log = logging.getLogger("emofl.server")
+log = logging.getLogger(PROVOKED)
 
 FLEET = "/v1/fleet/"
 PUSH_MESSAGES, PUSH_OBJECT, ACTIVATE = FLEET + "push-messages", FLEET + "push-object", FLEET + "activate-node"
@@ -28,6 +30,8 @@ UPLOADS, UPLOADS_EACH = 128, 4
 """Objects under way at a time, of all devices and of one; Flower's client sends two, and tries again when it is told to wait."""
 MOST_OBJECTS = 2_000
 """Objects that one reply may consist of; the largest network has a few hundred arrays, in pieces of at most 5 MiB."""
+MOST_TEXT = 64
+"""Characters of a name that is not an object's: Flower writes them to its database and its log."""
 
 
 def fleet_routes() -> dict[tuple[str, str], Route]:
@@ -56,7 +60,7 @@ class FleetDoor:
         self._state = state
         self._nodes: dict[bytes, int] = {}
         self._suspended: set[bytes] = set()
-        self.replies = Replies(lambda name: len(state.object_store.get(name) or b""), state.drop_reply)
+        self.replies = Replies(self._size_of, state.drop_reply)
 
     def let_in(self, key: bytes, node: int) -> None:
         """From now on, who signs with this key (PEM) is this node."""
@@ -103,6 +107,8 @@ class FleetDoor:
         try:
             if path == PUSH_OBJECT:
                 part = PushObjectRequest.FromString(body)
+                if not is_object_id(part.object_id) or len(part.session_id) > MOST_TEXT:
+                    return Refusal(400, "malformed")
                 # Flower's client takes 403 for the end of the run: it gives up the message, and asks for the next.
                 known = self.replies.arrived(node, part.object_id, len(part.object_content))
                 return None if known else Refusal(403, "not-announced")
@@ -126,9 +132,25 @@ class FleetDoor:
         objects = plain_objects(trees[0]) if len(trees) == 1 else None
         if objects is None or trees[0].object_id != metadata.message_id:
             return Refusal(400, "malformed")
-        if not metadata.reply_to_message_id or not self.replies.announce(node, metadata.run_id, metadata.message_id, objects):
+        if not _well_named(metadata) or not all(map(is_object_id, objects)):
+            return Refusal(400, "malformed")
+        if not self.replies.announce(node, metadata.run_id, metadata.message_id, objects):
             return Refusal(400, "malformed")
         return None
+
+    def _size_of(self, name: str) -> int | None:
+        content = self._state.object_store.get(name)
+        return None if content is None else len(content)
+
+
+def is_object_id(name: str) -> bool:
+    """Whether it is what Flower calls objects and messages by: SHA-256, 64 lower-case hex digits."""
+    return re.fullmatch("[0-9a-f]{64}", name) is not None
+
+
+def _well_named(metadata: Metadata) -> bool:
+    ids = metadata.message_id, metadata.reply_to_message_id
+    return all(map(is_object_id, ids)) and max(len(metadata.group_id), len(metadata.message_type)) <= MOST_TEXT
 
 
 def plain_objects(tree: ObjectTree) -> set[str] | None:

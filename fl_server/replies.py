@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import chain
 
 MOST_BYTES = 64 * 2**20
-"""Of a reply, where the run does not say how much its model needs."""
+"""Of a reply, where nobody can say how much the run's model needs."""
 KEPT = 4
 """Replies of one device that may wait in memory; a device that is late again and again leaves unread ones."""
 
@@ -33,7 +34,7 @@ class TooMuch(Exception):
         super().__init__(f"its reply is larger than {most} bytes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Reply:
     run: int
     name: str
@@ -43,43 +44,40 @@ class _Reply:
 
 
 class Replies:
-    """Replies by device, from their announcement on; safe among threads.
+    """Replies by device, from their announcement on; safe among threads. At most `KEPT` of a device are remembered.
 
     Args:
-        size_of: bytes that are in memory of an object, 0 if it is not there.
+        size_of: bytes that are in memory of an object: 0 while it is waited for, None if it is not known, or not any more.
         drop: forgets the reply of that name of a device.
         now: seconds, of a clock that only goes forward.
     """
 
     def __init__(
-        self, size_of: Callable[[str], int], drop: Callable[[int, str], None], now: Callable[[], float] = time.monotonic
+        self, size_of: Callable[[str], int | None], drop: Callable[[int, str], None], now: Callable[[], float] = time.monotonic
     ) -> None:
         self._size_of, self._drop, self._now = size_of, drop, now
         self._guard = threading.Lock()
         self._by_node: dict[int, list[_Reply]] = {}
-        self._runs: dict[str, int] = {}
+        self._leaving: set[_Reply] = set()
         self._limits: dict[int, Callable[[], int]] = {}
-        self._over: set[int] = set()
 
     def allow(self, run: int, most_bytes: Callable[[], int]) -> None:
-        """Say how many bytes a reply of a run may have; asked whenever an object comes."""
+        """A run begins: devices may answer it. Says how many bytes a reply may have; asked whenever an object comes."""
         with self._guard:
             self._limits[run] = most_bytes
 
     def forget(self, run: int) -> None:
-        """The run is over, and Flower has dropped what belonged to it; of replies to it, Flower refuses the envelope already.
-
-        So these take up no room, or the devices that a killed server had asked would keep the others out for `UNDERWAY`.
-        """
+        """The run is over, and Flower has dropped what belonged to it."""
         with self._guard:
-            self._over.add(run)
             self._limits.pop(run, None)
-            self._runs = {name: of for name, of in self._runs.items() if of != run}
-            kept = {node: [reply for reply in replies if reply.run != run] for node, replies in self._by_node.items()}
-            self._by_node = {node: replies for node, replies in kept.items() if replies}
+            for node, replies in list(self._by_node.items()):
+                self._keep(node, [reply for reply in replies if reply.run != run])
 
     def announce(self, node: int, run: int, name: str, objects: Collection[str]) -> bool:
         """A device is about to send these objects, all that the reply `name` consists of; its oldest replies make room.
+
+        Of replies to a run that never was or is over, Flower refuses the envelope, and nothing is remembered: the devices that
+        a killed server had asked would else keep the others out for `UNDERWAY`.
 
         Returns:
             Whether it may: an object that is another reply itself would keep that one in memory for good.
@@ -90,24 +88,25 @@ class Replies:
         """
         parts = frozenset(objects)
         with self._guard:
-            if run in self._over:
+            if run not in self._limits:
                 return True
-            replies = self._by_node.setdefault(node, [])
-            if name in self._runs:
-                return any(reply.name == name and reply.objects == parts for reply in replies)
-            if any(part in self._runs for part in parts):
+            replies = self._by_node.get(node, [])
+            if any((reply.run, reply.name, reply.objects) == (run, name, parts) for reply in replies):
+                return True
+            others = chain(self._leaving, *self._by_node.values())
+            if any(other.name in parts or name in other.objects for other in others):
                 return False
             if self._crowded():
                 raise Busy
             held = {part: size for part in parts if (size := self._size_of(part))}
-            if sum(held.values()) > (most := self._most(run)):
+            if sum(held.values()) > (most := self._limits[run]()):
                 raise TooMuch(most)
-            waiting = [reply for reply in replies if len(reply.held) < len(reply.objects) or self._size_of(reply.name)]
+            waiting = [reply for reply in replies if self._incomplete(reply) or self._size_of(reply.name) is not None]
             waiting.append(_Reply(run, name, parts, held, self._now()))
-            self._runs[name] = run
-            self._by_node[node] = waiting[-KEPT:]
-        for late in waiting[:-KEPT]:
-            self._drop(node, late.name)
+            late = waiting[:-KEPT]
+            self._leaving.update(late)
+            self._keep(node, waiting[-KEPT:])
+        self._let_go(node, late)
         return True
 
     def arrived(self, node: int, part: str, size: int) -> bool:
@@ -122,20 +121,37 @@ class Replies:
             if reply is None:
                 return False
             reply.held[part] = max(size, reply.held.get(part, 0))
-            most = self._most(reply.run)
+            most = self._limits[reply.run]()
             if sum(reply.held.values()) <= most:
                 return True
-            replies.remove(reply)
-        self._drop(node, reply.name)
+            self._leaving.add(reply)
+            self._keep(node, [other for other in replies if other is not reply])
+        self._let_go(node, [reply])
         raise TooMuch(most)
+
+    def _keep(self, node: int, replies: list[_Reply]) -> None:
+        if replies:
+            self._by_node[node] = replies
+        else:
+            self._by_node.pop(node, None)
+
+    def _let_go(self, node: int, replies: list[_Reply]) -> None:
+        """Drop replies that are counted no more; until it is done, no other one may contain them."""
+        try:
+            for reply in replies:
+                self._drop(node, reply.name)
+        finally:
+            with self._guard:
+                self._leaving.difference_update(replies)
+
+    def _incomplete(self, reply: _Reply) -> bool:
+        """Objects are still to come, or the first one came and Flower has not taken it: a device may send what it likes."""
+        return len(reply.held) < len(reply.objects) or self._size_of(reply.name) == 0
 
     def _crowded(self) -> bool:
         return sum(any(map(self._takes_room, replies)) for replies in self._by_node.values()) >= ROOM
 
     def _takes_room(self, reply: _Reply) -> bool:
-        if len(reply.held) < len(reply.objects):
+        if self._incomplete(reply):
             return reply.since > self._now() - UNDERWAY
-        return sum(reply.held.values()) > SMALL and self._size_of(reply.name) > 0
-
-    def _most(self, run: int) -> int:
-        return self._limits[run]() if run in self._limits else MOST_BYTES
+        return sum(reply.held.values()) > SMALL and self._size_of(reply.name) is not None

@@ -1,6 +1,8 @@
 """What devices' replies may hold of the server's memory."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,13 +28,19 @@ class Memory:
                 self.sizes.pop(part, None)
 
 
+def names(replies: Replies) -> dict[int, list[str]]:
+    """Of all replies that are remembered, by device."""
+    assert not replies._leaving
+    return {node: [reply.name for reply in of] for node, of in replies._by_node.items()}
+
+
 @pytest.fixture
 def memory() -> Memory:
     return Memory()
 
 
 def replies_of(memory: Memory, most: int = 100) -> Replies:
-    replies = Replies(lambda name: memory.sizes.get(name, 0), memory.drop)
+    replies = Replies(memory.sizes.get, memory.drop)
     replies.allow(RUN, lambda: most)
     return replies
 
@@ -96,6 +104,59 @@ def test_a_reply_cannot_keep_another_one_in_memory(memory: Memory) -> None:
     assert not replies.announce(BEN, RUN, "a", ["a"])
 
 
+def test_a_reply_cannot_be_made_part_of_another_one_before_it_is_announced(memory: Memory) -> None:
+    replies = replies_of(memory)
+    assert replies.announce(ANNA, RUN, "b", ["b", "a"])
+    assert not replies.announce(ANNA, RUN, "a", ["a", "x"])
+
+
+def test_a_reply_cannot_be_hidden_in_another_one_while_it_is_being_dropped(memory: Memory) -> None:
+    hidden: list[bool] = []
+
+    def drop(node: int, name: str) -> None:
+        hidden.append(replies.announce(BEN, RUN, "thief", ["thief", name]))
+
+    replies = Replies(memory.sizes.get, drop)
+    replies.allow(RUN, lambda: 100)
+    for number in range(KEPT + 1):
+        send(memory, replies, ANNA, f"r{number}", [5])
+    with pytest.raises(TooMuch):
+        send(memory, replies, ANNA, "large", [200])
+    assert hidden == [False] * 3
+    assert replies.announce(BEN, RUN, "thief", ["thief", "r0"])
+
+
+def test_a_reply_whose_first_object_was_no_good_is_not_taken_for_one_that_was_read(memory: Memory) -> None:
+    """Flower refuses what does not match its name; the rest of the reply stays in memory, and counts."""
+    replies = replies_of(memory, most=2 * SMALL)
+    send(memory, replies, ANNA, "a", [SMALL + 1])
+    memory.sizes["a"] = 0
+    for name in ("b", "c"):
+        send(memory, replies, ANNA, name, [5])
+    assert not replies.announce(ANNA, RUN, "d", ["d", "a"])
+    for number in range(KEPT):
+        send(memory, replies, ANNA, f"r{number}", [5])
+    assert (ANNA, "a") in memory.dropped
+
+
+def test_what_a_reply_that_was_read_is_called_is_forgotten(memory: Memory) -> None:
+    replies = replies_of(memory)
+    send(memory, replies, ANNA, "a", [5])
+    memory.sizes.clear()
+    send(memory, replies, ANNA, "b", [5])
+    assert names(replies) == {ANNA: ["b"]}
+
+
+def test_a_reply_that_was_refused_leaves_nothing(memory: Memory) -> None:
+    replies = replies_of(memory)
+    with pytest.raises(TooMuch):
+        send(memory, replies, ANNA, "a", [200])
+    memory.sizes["x"] = 200
+    with pytest.raises(TooMuch):
+        replies.announce(BEN, RUN, "b", ["b", "x"])
+    assert not replies._by_node
+
+
 def test_a_device_whose_replies_are_never_read_keeps_the_latest_few(memory: Memory) -> None:
     replies = replies_of(memory)
     for number in range(20):
@@ -118,7 +179,6 @@ def test_after_a_run_nothing_of_it_is_remembered_and_its_names_are_free(memory: 
     send(memory, replies, ANNA, "a", [5])
     replies.forget(RUN)
     assert not replies.arrived(ANNA, "a.0", 5)
-    assert not replies._runs
     assert not replies._by_node
     assert replies.announce(ANNA, 2, "a", ["a"])
 
@@ -155,13 +215,34 @@ def test_small_replies_take_up_no_room(memory: Memory) -> None:
 
 def test_a_device_that_stopped_in_the_middle_holds_its_place_for_a_while_only(memory: Memory) -> None:
     clock = [0.0]
-    replies = Replies(lambda name: memory.sizes.get(name, 0), memory.drop, lambda: clock[0])
+    replies = Replies(memory.sizes.get, memory.drop, lambda: clock[0])
+    replies.allow(RUN, lambda: 100)
     for node in range(ROOM):
         assert replies.announce(node, RUN, f"reply-{node}", [f"reply-{node}", f"part-{node}"])
     with pytest.raises(Busy):
         replies.announce(99, RUN, "one-more", ["one-more"])
     clock[0] = UNDERWAY + 1
     assert replies.announce(99, RUN, "one-more", ["one-more"])
+
+
+def test_a_reply_whose_first_object_was_no_good_holds_its_place_for_a_while_only(memory: Memory) -> None:
+    clock = [0.0]
+    replies = Replies(memory.sizes.get, memory.drop, lambda: clock[0])
+    replies.allow(RUN, lambda: 10 * SMALL)
+    for node in range(ROOM):
+        send(memory, replies, node, f"reply-{node}", [SMALL])
+        memory.sizes[f"reply-{node}"] = 0
+    with pytest.raises(Busy):
+        replies.announce(99, RUN, "one-more", ["one-more"])
+    clock[0] = UNDERWAY + 1
+    assert replies.announce(99, RUN, "one-more", ["one-more"])
+
+
+def test_of_a_device_that_announces_without_end_few_names_are_remembered(memory: Memory) -> None:
+    replies = replies_of(memory)
+    for number in range(200):
+        assert replies.announce(ANNA, RUN, f"r{number}", [f"r{number}", f"p{number}"])
+    assert names(replies) == {ANNA: [f"r{number}" for number in range(200 - KEPT, 200)]}
 
 
 def test_replies_to_a_run_that_is_over_keep_nobody_out(memory: Memory) -> None:
@@ -171,6 +252,63 @@ def test_replies_to_a_run_that_is_over_keep_nobody_out(memory: Memory) -> None:
         assert replies.announce(node, RUN, f"late-{node}", [f"late-{node}", f"part-{node}"])
         assert not replies.arrived(node, f"part-{node}", 5)
     assert replies.announce(ANNA, 2, "new", ["new", "part"])
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_of_replies_to_a_run_that_never_was_or_is_over_nothing_is_remembered(memory: Memory, over: bool) -> None:
+    replies = replies_of(memory)
+    if over:
+        replies.forget(RUN)
+    for number in range(200):
+        parts = [f"invented-{number}", *(f"part-{number}-{part}" for part in range(20))]
+        assert replies.announce(ANNA, RUN if over else 424242, parts[0], parts)
+        assert not replies.arrived(ANNA, parts[1], 5)
+    assert names(replies) == {}
+    assert len(replies._limits) == (0 if over else 1)
+
+
+NODES, RUNS, INVENTED = st.sampled_from([ANNA, BEN]), st.sampled_from([RUN, 2]), st.sampled_from([424242, 7, 0])
+NAMES, PARTS = (st.sampled_from([f"{letter}{number}" for number in range(30)]) for letter in "rp")
+ANNOUNCED = st.tuples(
+    st.just("announce"), NODES, st.one_of(st.just(RUN), RUNS, INVENTED), NAMES, st.frozensets(st.one_of(PARTS, NAMES), max_size=3)
+)
+DONE = st.one_of(
+    ANNOUNCED,
+    ANNOUNCED,
+    st.tuples(st.just("arrived"), NODES, st.one_of(NAMES, PARTS), st.integers(1, 60)),
+    st.tuples(st.just("read"), NAMES),
+    st.tuples(st.sampled_from(["allow", "forget"]), RUNS),
+    st.tuples(st.just("forget"), INVENTED),
+)
+
+
+@given(st.lists(DONE, min_size=30, max_size=100))
+def test_whatever_is_announced_few_names_of_a_device_are_remembered_and_none_within_another(done: list[tuple[Any, ...]]) -> None:
+    memory = Memory()
+    replies = replies_of(memory)
+    allowed = {RUN}
+    for kind, *what in done:
+        if kind == "announce":
+            node, run, name, parts = what
+            with suppress(Busy, TooMuch):
+                replies.announce(node, run, name, parts | {name})
+        elif kind == "arrived":
+            with suppress(TooMuch):
+                if replies.arrived(*what):
+                    memory.sizes[what[1]] = what[2]
+        elif kind == "read":
+            memory.sizes.pop(what[0], None)
+        elif kind == "forget":
+            replies.forget(*what)
+            allowed.discard(what[0])
+        else:
+            replies.allow(what[0], lambda: 100)
+            allowed.add(what[0])
+        assert all(0 < len(of) <= KEPT for of in names(replies).values())
+        kept = [reply for of in replies._by_node.values() for reply in of]
+        assert {reply.run for reply in kept} <= allowed
+        assert replies._limits.keys() == allowed
+        assert not any(one.name in other.objects for one in kept for other in kept if one is not other)
 
 
 def test_one_device_cannot_take_up_all_places(memory: Memory) -> None:

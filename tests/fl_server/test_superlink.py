@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from flwr.superlink.grid import HttpGrid
 
 from common.certificates import new_key, public_pem
 from common.errors import RunError
-from fl_server.fleet_door import MOST_OBJECTS, FleetDoor, plain_objects
+from fl_server.fleet_door import MOST_OBJECTS, MOST_TEXT, FleetDoor, is_object_id, plain_objects
 from fl_server.start_commands import own_addresses
 from fl_server.superlink import SuperLink
 from tests.deployed import ADMIN, Deployed, ask, server_app, signed, superlink, write_identity
@@ -324,8 +325,11 @@ class Sender:
             self.parts = {name: part.deflate() for name, part in get_all_nested_objects(reply).items()}
         self.session = ""
 
-    def announce(self, tree: ObjectTree | None = None) -> int:
+    def announce(self, tree: ObjectTree | None = None, **changed: Any) -> int:
+        """Status of the answer; `changed` are fields of the envelope's metadata."""
         envelope = message_to_proto(remove_content_from_message(self.reply))
+        for name, value in changed.items():
+            setattr(envelope.metadata, name, value)
         request = PushMessagesRequest(node=self.node, messages_list=[envelope], message_object_trees=[tree or self.tree])
         status, body = ask(self.deployed, "POST", "/v1/fleet/push-messages", request.SerializeToString(), signed(self.key))
         if status == 200:
@@ -428,6 +432,103 @@ def test_a_device_can_send_no_part_of_another_ones_reply_nor_hide_a_reply_in_a_r
     assert hiding.announce(tree) == 400
     assert hiding.announce() == 200
     grid.close()
+    deployed.link.end_run(run.run_id)
+
+
+def test_flower_calls_objects_and_messages_by_64_lower_case_hex_digits(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    message = asked(deployed, grid, key, node)
+    sender = Sender(deployed, key, reply_to(message, run.run_id, node, np.ones(10, np.float32)))
+    assert all(map(is_object_id, [message, sender.tree.object_id, *sender.parts]))
+    assert not any(
+        map(is_object_id, ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n", "0x" + "0" * 62, "\u0663" * 64])
+    )
+    assert sender.announce() == 200
+    assert len(sender.session) <= MOST_TEXT
+    assert {sender.send(name)[0] for name in sender.parts} == {200}
+    grid.close()
+
+
+def test_a_reply_whose_names_are_not_of_flowers_making_is_refused_before_flower_logs_it(
+    deployed: Deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    message = asked(deployed, grid, key, node)
+    sender = Sender(deployed, key, reply_to(message, run.run_id, node, np.ones(10, np.float32)))
+    root, parts = sender.tree.object_id, list(sender.tree.children)
+    for tree, changed in [
+        (None, {"reply_to_message_id": "x" * 900_000}),
+        (None, {"reply_to_message_id": message.upper()}),
+        (None, {"reply_to_message_id": ""}),
+        (ObjectTree(object_id=root.upper(), children=parts), {"message_id": root.upper()}),
+        (ObjectTree(object_id=root, children=[*parts, ObjectTree(object_id="x" * 100_000)]), {}),
+        (None, {"message_type": "x" * (MOST_TEXT + 1)}),
+        (None, {"group_id": "x" * (MOST_TEXT + 1)}),
+    ]:
+        assert sender.announce(tree, **changed) == 400, changed
+    assert not deployed.link._door.replies._by_node.get(node)
+    assert sender.announce() == 200
+    sender.session = "x" * 1_000
+    assert sender.send(root) == (400, b'{"reason": "malformed"}')
+    sender.session, sender.parts["x" * 1_000] = "", b"x"
+    assert sender.send("x" * 1_000) == (400, b'{"reason": "malformed"}')
+    assert all(len(record.getMessage()) < 1_000 for record in caplog.records)
+    grid.close()
+    deployed.link.end_run(run.run_id)
+
+
+def test_replies_to_a_run_that_is_invented_or_over_are_refused_and_nothing_is_remembered_of_them(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    over, run = deployed.link.start_run(), deployed.link.start_run()
+    server_app(deployed, over).close()
+    deployed.link.end_run(over.run_id)
+    objects, replies = len(deployed.link._state.object_store), deployed.link._door.replies
+    for run_id in (over.run_id, 424242):
+        for number in range(5):
+            sender = Sender(deployed, key, reply_to(f"{number:064}", run_id, node, np.full(10, number, np.float32)))
+            assert sender.announce() >= 400
+            assert {sender.send(name) for name in sender.parts} == {(403, b'{"reason": "not-announced"}')}
+    assert len(deployed.link._state.object_store) == objects
+    assert not replies._by_node.get(node)
+    assert {over.run_id, 424242}.isdisjoint(replies._limits)
+    assert run.run_id in replies._limits
+
+
+def test_flower_refuses_a_reply_that_was_dropped_when_it_is_announced_again(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run(lambda: 10_000)
+    grid = server_app(deployed, run)
+    sender = Sender(deployed, key, reply_to(asked(deployed, grid, key, node), run.run_id, node, np.ones(100_000, np.float32)))
+    before = held(deployed)
+    for _ in range(3):
+        sender.announce()
+        assert 413 in {sender.send(name)[0] for name in sender.parts}
+        assert held(deployed) <= before
+        assert node not in deployed.link._door.replies._by_node
+    grid.close()
+    deployed.link.end_run(run.run_id)
+
+
+def test_a_reply_is_forgotten_by_name_once_the_server_app_has_fetched_it(deployed: Deployed) -> None:
+    key, node = enrolled(deployed.link)
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    fetched = []
+    for number in range(6):
+        message = asked(deployed, grid, key, node)
+        sender = Sender(deployed, key, reply_to(message, run.run_id, node, np.full(10, number, np.float32)))
+        assert sender.announce() == 200
+        assert {sender.send(name)[0] for name in sender.parts} == {200}
+        assert [reply.name for reply in deployed.link._door.replies._by_node[node]] == [sender.tree.object_id]
+        fetched += grid.pull_messages([message])
+    assert not any(reply.has_error() for reply in fetched)
+    assert len(fetched) == 6
+    grid.close()
+    deployed.link.end_run(run.run_id)
 
 
 def test_a_run_whose_process_takes_minutes_to_load_is_waited_for(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
