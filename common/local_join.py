@@ -22,24 +22,31 @@ def runtime_folder() -> Path:
     return Path(base) / "emofl" if base else Path(tempfile.gettempdir()) / f"emofl-{os.getuid()}"
 
 
-def offer(code: str) -> bool:
-    """Leave `code` for the next device of the same user; False where there is no safe place for it."""
+def has_room() -> bool:
+    """Whether there is a safe place for a code; it is made if need be."""
     folder = runtime_folder()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if not _own(folder, stat.S_ISDIR):
-            return False
-        write_atomic(folder / FILE, code.encode(), mode=0o600)
+    except OSError:
+        return False
+    return _own(folder, stat.S_ISDIR)
+
+
+def offer(code: str) -> bool:
+    """Leave `code` for the next device of the same user; False where there is no safe place for it."""
+    if not has_room():
+        return False
+    try:
+        write_atomic(runtime_folder() / FILE, code.encode(), mode=0o600)
     except OSError:
         return False
     return True
 
 
-def withdraw() -> None:
-    """Take the offer back."""
-    folder = runtime_folder()
-    if _own(folder, stat.S_ISDIR):
-        (folder / FILE).unlink(missing_ok=True)
+def withdraw(code: str) -> None:
+    """Take the offer of this code back; another server's stays."""
+    if find() == code:
+        (runtime_folder() / FILE).unlink(missing_ok=True)
 
 
 def find() -> str | None:

@@ -29,7 +29,8 @@ from common.device_api.refusals import RequestMalformed
 from common.errors import ConfigError, IntegrityError, RunError
 from common.files import locked, read_plain, write_atomic
 
-RENEWED_BEFORE = timedelta(days=30)
+RENEWED_BEFORE, TOLD_BEFORE = timedelta(days=180), timedelta(days=30)
+"""Its end, at a start; and from when on a server that has run since then says so, since only a start renews it."""
 FILE_LIMIT = 1 << 16
 
 CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY = "ca.pem", "ca.key", "server.pem", "server.key"
@@ -53,7 +54,7 @@ class Authority:
     def load_or_create(cls, folder: Path, names: Sequence[str], clock: Callable[[], datetime]) -> Self:
         """The authority in `folder`; a new one is made there when there is none.
 
-        The server's certificate is issued anew when it has under 30 days left, or is not for exactly `names`.
+        The server's certificate is issued anew when it has under 180 days left, or is not for exactly `names`.
 
         Args:
             names: host names and IP addresses by which devices reach the server.
@@ -121,6 +122,13 @@ class Authority:
     def fingerprint(self) -> str:
         """SHA-256 of the authority's certificate, 64 hexadecimal digits."""
         return fingerprint(self.ca.certificate)
+
+    def warning(self) -> str | None:
+        """That the server's certificate is about to end, as a sentence for the operator; None as long as it is not."""
+        ends = load_certificate(read_plain(self.certificate_file, FILE_LIMIT)).not_valid_after_utc
+        if ends - self.now() >= TOLD_BEFORE:
+            return None
+        return f"The server's certificate ends on {ends:%Y-%m-%d}, and no device gets in after that: stop and start the server."
 
     def issue_device(self, request: bytes, name: str) -> x509.Certificate:
         """A device's certificate.

@@ -30,16 +30,25 @@ class RunFolder:
             ModelError, ConfigError, IntegrityError: it could not start.
         """
         from models.mobilenet import build_model
-        from models.starting_point import starting_point
+        from models.starting_point import pin_start, starting_point
 
         build_model(config.model)
-        starting_point(config)
+        start = starting_point(config)
         name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         path = server / RUNS / name
         path.mkdir(parents=True, mode=0o700)
+        pin_start(start, path)
         write_atomic(path / CONFIG, encode({"run": name, "config": config.model_dump(mode="json")}))
-        write_atomic(server / LATEST, f"{name}\n".encode())
-        return cls(path)
+        found = cls(path)
+        found.become_latest()
+        return found
+
+    def become_latest(self) -> None:
+        """Be the run that the next start goes on with.
+
+        Whoever serves a run says so again: of two starts at once one serves, and the other has made a run, too.
+        """
+        write_atomic(self.path.parent.parent / LATEST, f"{self.name}\n".encode())
 
     @classmethod
     def latest(cls, server: Path) -> Self | None:

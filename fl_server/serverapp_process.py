@@ -34,7 +34,7 @@ from fl_server.run_folder import RunFolder
 from fl_server.task import CRASHED, STOPPED, TOKEN, Task
 from models.faces.faceset import FaceSet
 from models.faces.source import open_faces
-from models.starting_point import starting_point
+from models.starting_point import pinned_start
 
 log = logging.getLogger("emofl.server")
 
@@ -99,7 +99,7 @@ class PatientRounds(Rounds):
 def build_rounds(task: Task, stop: _Stop) -> tuple[Rounds, Publisher]:
     """The rounds of the task's run, and what publishes their models."""
     config, run = task.run.config, task.run.name
-    start = starting_point(config)
+    start = pinned_start(config, task.run.path, begun=(task.run.path / CHECKPOINT).exists())
     rounds = PatientRounds(config, run, task.run.path, _public_faces(task.run), secret_sampling=True, poll=0.5, stopped=stop)
     registry = Registry(task.folder.registry, SigningKey.load_or_create(task.folder.publisher_key))
     return rounds, Publisher(registry, config, run, rounds.initial_model(), start=start)

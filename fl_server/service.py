@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -38,7 +39,7 @@ from models.detector.detectors import make_detector
 log = logging.getLogger("emofl.server")
 
 ADMIN, STATE = "admin.token", "state.db"
-LOOK = 0.5
+LOOK, DAY = 0.5, 86_400.0
 OFFER = timedelta(minutes=30)
 
 
@@ -94,18 +95,58 @@ class Devices:
 
 
 class LocalOffer:
-    """Keeps a fresh join code where this user's own devices on this machine find it."""
+    """Keeps a fresh join code where this user's own devices on this machine find it.
+
+    Where there is no safe place for one, as after the end of the session whose folder it was, none is made either.
+    """
 
     def __init__(self, invitations: Invitations, code: Callable[[str], JoinCode]) -> None:
         self._invitations, self._code = invitations, code
-        self._token, self._until = "", datetime.min.replace(tzinfo=UTC)
+        self._token, self._until, self._offered = "", datetime.min.replace(tzinfo=UTC), ""
 
     def renew(self, used: bool) -> None:
-        """Offer another code if this one may be used up, and is, or will soon expire."""
-        if _clock() > self._until or (used and not self._invitations.is_open(self._token)):
-            token = self._invitations.create(OFFER)
-            if local_join.offer(self._code(token).encode()):
-                self._token, self._until = token, _clock() + OFFER / 2
+        """Offer another code if this one may be used up, and is, or will soon expire; the same if it has gone."""
+        due = _clock() > self._until or (used and not self._invitations.is_open(self._token))
+        if not local_join.has_room() or not (due or local_join.find() is None):
+            return
+        if due:
+            self._token, self._until = self._invitations.create(OFFER), _clock() + OFFER / 2
+        code = self._code(self._token).encode()
+        if local_join.offer(code):
+            self._offered = code
+
+    def withdraw(self) -> None:
+        """Take the offer back, if it is still this server's."""
+        if self._offered:
+            local_join.withdraw(self._offered)
+
+
+class Troubles:
+    """Runs the parts of the loop: what goes wrong in one ends neither the server nor another part, and is said once.
+
+    Args:
+        folder: the server's, for the sentence that its disk is full.
+        say: gets what goes wrong; nothing of a full disk, which `told` has said.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None], told: bool) -> None:
+        self._folder, self._say, self._told = folder, say, told
+        self._known: dict[str, str] = {}
+
+    def meet(self, part: str, act: Callable[[], None]) -> None:
+        """Do `act`; an error that this part had the last time, too, is not said again."""
+        try:
+            act()
+        except Exception as error:
+            full, plain = no_room(error), isinstance(error, EmoflError | OSError)
+            why = f"There is no room left on the disk of {self._folder}." if full else str(error)
+            if why != self._known.get(part):
+                self._known[part] = why
+                log.error("%s The server goes on.", why, exc_info=None if plain else error)
+                if not (full and self._told):
+                    self._say(f"{why if plain else f'{type(error).__name__}; see {LOG}.'} The server goes on.")
+        else:
+            self._known.pop(part, None)
 
 
 def serve(
@@ -164,39 +205,42 @@ def serve(
         endpoint = Endpoint(address=plan.address, fleet_port=link.port, enrol_port=api.enrol_port, device_port=api.device_port)
         folder.write_endpoint(endpoint)
         offer = LocalOffer(invitations, lambda token: JoinCode(_near(plan), api.enrol_port, authority.fingerprint, token))
-        stack.callback(local_join.withdraw)
+        stack.callback(offer.withdraw)
         rounds = None
         if plan.run is not None:
+            plan.run.become_latest()
             rounds = ServerAppProcess(folder, plan.run, link, folder.path / LOG, say)
             stack.callback(rounds.stop)
         devices.synchronise()
         say(f"Listening on {plan.host}: devices {link.port}, joining {api.enrol_port}, models {api.device_port}.")
         state: State = "no-run"
-        written, trouble = 0.0, ""
+        written, looked, troubles = 0.0, time.monotonic(), Troubles(folder.path, say, told=rounds is not None)
         while not stop.wait(LOOK):
             # A full disk or a file that somebody damages must not end what still works.
-            try:
-                offer.renew(used=devices.synchronise())
-                if rounds is not None:
-                    rounds.look()
-                    state = rounds.state
-                if time.monotonic() - written > 2:
-                    written = time.monotonic()
-                    _write_status(plan, endpoint, state, devices.online())
-                    trouble = ""
-            except Exception as error:
-                full, plain = no_room(error), isinstance(error, EmoflError | OSError)
-                why = f"There is no room left on the disk of {folder.path}." if full else str(error)
-                if why != trouble:
-                    trouble = why
-                    log.error("%s The server goes on.", why, exc_info=None if plain else error)
-                    if rounds is None or not full:  # else `rounds` has said it
-                        say(f"{why if plain else f'{type(error).__name__}; see {LOG}.'} The server goes on.")
+            if rounds is not None:
+                troubles.meet("run", rounds.look)
+                state = rounds.state
+            troubles.meet("devices", lambda: offer.renew(used=devices.synchronise()))
+            if time.monotonic() - written > 2:
+                written = time.monotonic()
+                troubles.meet("status", partial(_tell_status, plan, endpoint, state, devices))
+            if time.monotonic() - looked > DAY:
+                looked = time.monotonic()
+                troubles.meet("certificate", lambda: _tell(authority, say))
             if plan.until_finished and state in ("finished", "failed"):
                 break
         with suppress(OSError):
             _write_status(plan, endpoint, state, [])
     return state
+
+
+def _tell_status(plan: Plan, endpoint: Endpoint, state: State, devices: Devices) -> None:
+    _write_status(plan, endpoint, state, devices.online())
+
+
+def _tell(authority: Authority, say: Callable[[str], None]) -> None:
+    if warning := authority.warning():
+        say(warning)
 
 
 def _near(plan: Plan) -> str:

@@ -1,19 +1,25 @@
 """What training begins from: fresh weights, the base model that ships with the project, one of your own, or a published model.
 
-A server and a simulation ask here, so that both begin alike.
+A server and a simulation ask here, so that both begin alike. A run remembers its start: a registry's latest version is another
+one tomorrow, perhaps this very run's, and what a run promises rests on the one that it began with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.arrays import Arrays
+from common.arrays import Arrays, pack
+from common.canonical import decode, encode, sha256
 from common.config import RunConfig, make_config
-from common.errors import ConfigError, ModelError
-from models.manifest import Manifest
+from common.errors import ConfigError, EmoflError, ModelError, RunError
+from common.files import write_atomic
+from models.manifest import Manifest, parse_manifest
 from models.pretrained import open_base
 from models.pretrained.manifest import WEIGHTS as BASE_WEIGHTS
-from models.published import PUBLISHER, open_published
+from models.published import PUBLISHER, VERSIONS, open_published
+
+START = "start.json"
+"""In a run's folder: what it began with."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,66 @@ def starting_point(config: RunConfig) -> StartingPoint:
         )
     manifest = published.manifest
     return StartingPoint(published.weights(), manifest, None, f"{manifest.run} {manifest.version}")
+
+
+def pin_start(start: StartingPoint, folder: Path) -> None:
+    """Remember in a run's folder what it begins with: all but the weights, of which the hash."""
+    known = {
+        "name": start.name,
+        "public_data": start.public_data,
+        "manifest": start.manifest.content().decode() if start.manifest else None,
+        "weights_sha256": _hash(start.weights),
+    }
+    write_atomic(folder / START, encode(known))
+
+
+def pinned_start(config: RunConfig, folder: Path, begun: bool = False) -> StartingPoint:
+    """What the run in `folder` began with, whatever has been published at `config.init` since; pinned now if it never was.
+
+    Args:
+        begun: whether the run has a checkpoint, and can do without the weights: they are None if they are gone.
+
+    Raises:
+        ModelError: the weights are needed, and are not there any more.
+        RunError: what is remembered is damaged.
+        IntegrityError, ConfigError: as `starting_point`, where nothing is remembered.
+    """
+    path = folder / START
+    if not path.exists():
+        start = starting_point(config)
+        pin_start(start, folder)
+        return start
+    try:
+        known = dict(decode(path.read_bytes()))
+        manifest = parse_manifest(known["manifest"].encode()) if known["manifest"] else None
+        start = StartingPoint(None, manifest, known["public_data"], str(known["name"]))
+        wanted = known["weights_sha256"]
+    except (OSError, EmoflError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(f"{path} is damaged; this run cannot go on.") from error
+    if wanted is None:
+        return start
+    for place in _places(config, manifest):
+        try:
+            weights = starting_point(place).weights
+        except EmoflError:
+            continue
+        if _hash(weights) == wanted:
+            return replace(start, weights=weights)
+    if begun:
+        return start
+    raise ModelError(f"The run in {folder} starts from {start.name}, which is not at {config.init} any more: begin another run.")
+
+
+def _places(config: RunConfig, manifest: Manifest | None) -> list[RunConfig]:
+    """Where a run's start may still be: its version in the registry, or the very path."""
+    found = [config]
+    if manifest is not None and isinstance(config.init, Path):
+        found.insert(0, config.model_copy(update={"init": config.init / VERSIONS / manifest.version}))
+    return found
+
+
+def _hash(weights: Arrays | None) -> str | None:
+    return None if weights is None else sha256(pack(weights))
 
 
 def _own_key(path: Path) -> Path | None:

@@ -18,9 +18,16 @@ def test_what_is_offered_is_found_until_it_is_withdrawn() -> None:
     assert local_join.find() is None
     assert local_join.offer("CODE")
     assert local_join.find() == "CODE"
-    local_join.withdraw()
+    local_join.withdraw("CODE")
     assert local_join.find() is None
-    local_join.withdraw()
+    local_join.withdraw("CODE")
+
+
+def test_another_servers_offer_is_not_withdrawn() -> None:
+    local_join.offer("OURS")
+    local_join.offer("THEIRS")
+    local_join.withdraw("OURS")
+    assert local_join.find() == "THEIRS"
 
 
 def test_the_file_and_its_folder_are_open_to_their_owner_alone(runtime: Path) -> None:

@@ -40,13 +40,22 @@ def test_other_names_get_another_certificate_of_the_same_authority(tmp_path):
     assert second.fingerprint == first.fingerprint
 
 
-def test_a_certificate_is_renewed_when_it_has_under_thirty_days_left_and_not_before(tmp_path):
+def test_a_start_renews_a_certificate_that_has_under_180_days_left_and_no_other(tmp_path):
     clock = Clock()
     old = server_certificate(Authority.load_or_create(tmp_path / "a", NAMES, clock))
-    clock.offset = timedelta(days=397 - 31)
+    clock.offset = timedelta(days=397 - 181)
     assert server_certificate(Authority.load_or_create(tmp_path / "a", NAMES, clock)) == old
-    clock.offset = timedelta(days=397 - 29)
+    clock.offset = timedelta(days=397 - 179)
     assert server_certificate(Authority.load_or_create(tmp_path / "a", NAMES, clock)) != old
+
+
+def test_a_server_that_was_not_started_for_a_year_says_when_its_certificate_ends(tmp_path):
+    clock = Clock()
+    authority = Authority.load_or_create(tmp_path / "a", NAMES, clock)
+    clock.offset = timedelta(days=397 - 31)
+    assert authority.warning() is None
+    clock.offset = timedelta(days=397 - 29)
+    assert f"{server_certificate(authority).not_valid_after_utc:%Y-%m-%d}" in str(authority.warning())
 
 
 def test_a_crash_between_key_and_certificate_is_mended(tmp_path):

@@ -1,5 +1,6 @@
 """What the server does beside Flower: choose a run, keep devices in step, hold its folder alone."""
 
+import errno
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 from common import local_join
 from common.certificates import new_key, public_pem
-from common.config import merge_settings, nest_settings, read_config
-from common.errors import ConfigError, ModelError, RunError
+from common.config import RunConfig, make_config, merge_settings, nest_settings, read_config
+from common.errors import ConfigError, IntegrityError, ModelError, RunError
 from common.join_code import JoinCode, parse_join_code
 from fl_server import rounds, run_folder
 from fl_server.invitations import Invitations
@@ -17,7 +18,7 @@ from fl_server.plan import Plan
 from fl_server.roster import Roster
 from fl_server.run_folder import RunFolder
 from fl_server.server_lock import only_server, running_server
-from fl_server.service import Devices, LocalOffer
+from fl_server.service import Devices, LocalOffer, Troubles
 from fl_server.service_process import PLAN, taken_plan
 from fl_server.start_commands import _choose_run
 from fl_server.task import Task
@@ -27,6 +28,10 @@ TINY = {"model": {"name": "mobilenet_v2_tiny"}}
 
 def clock() -> datetime:
     return datetime.now(UTC)
+
+
+def _settings() -> RunConfig:
+    return make_config(TINY)
 
 
 @dataclass
@@ -102,6 +107,72 @@ def test_a_code_for_this_machine_is_replaced_once_it_is_used_and_not_because_oth
     offer.renew(used=True)
     assert local_join.find() not in (None, first)
     assert len(invitations.open_invitations()) == 1
+
+
+def local_offer(tmp_path: Path) -> tuple[LocalOffer, Invitations]:
+    invitations = Invitations(tmp_path / "invitations.json", clock)
+    return LocalOffer(invitations, lambda token: JoinCode("127.0.0.1", 8444, "ab" * 32, token)), invitations
+
+
+def test_where_there_is_no_safe_place_for_a_code_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's runtime folder goes when the session ends: half a day later the invitations' file could not be read."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run" / "1000"))
+    offer, invitations = local_offer(tmp_path)
+    for _ in range(20):
+        offer.renew(used=False)
+    assert invitations.open_invitations() == ()
+    (tmp_path / "run" / "1000").mkdir(parents=True)
+    offer.renew(used=False)
+    assert len(invitations.open_invitations()) == 1
+    assert local_join.find() is not None
+
+
+def test_a_code_that_has_gone_is_offered_again_and_another_servers_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    offer, invitations = local_offer(tmp_path)
+    offer.renew(used=False)
+    first = local_join.find()
+    assert first is not None
+    local_join.withdraw(first)
+    offer.renew(used=False)
+    assert local_join.find() == first
+    assert len(invitations.open_invitations()) == 1
+    local_join.offer("ANOTHER SERVER'S")
+    offer.renew(used=False)
+    offer.withdraw()
+    assert local_join.find() == "ANOTHER SERVER'S"
+
+
+def test_what_goes_wrong_in_one_part_is_said_once_and_stops_no_other(tmp_path: Path) -> None:
+    said: list[str] = []
+    done: list[str] = []
+    troubles = Troubles(tmp_path, said.append, told=True)
+
+    def damaged() -> None:
+        raise IntegrityError("devices.json is damaged.")
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for _ in range(3):
+        troubles.meet("devices", damaged)
+        troubles.meet("status", full)
+        troubles.meet("run", lambda: done.append("looked"))
+    assert said == ["devices.json is damaged. The server goes on."]
+    assert done == ["looked"] * 3
+    troubles.meet("devices", lambda: None)
+    troubles.meet("devices", damaged)
+    assert len(said) == 2
+    Troubles(tmp_path, said.append, told=False).meet("status", full)
+    assert "no room left" in said[-1]
+
+
+def test_the_run_that_is_served_is_the_one_that_the_next_start_goes_on_with(tmp_path: Path) -> None:
+    """Two starts at once: both make a run, and one serves."""
+    served, other = (RunFolder.create(tmp_path, _settings(), clock()) for _ in range(2))
+    assert RunFolder.latest(tmp_path) == other
+    served.become_latest()
+    assert RunFolder.latest(tmp_path) == served
 
 
 def test_one_server_holds_a_folder_at_a_time(tmp_path: Path) -> None:
