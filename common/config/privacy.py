@@ -14,8 +14,8 @@ class PrivacyConfig(Settings):
         private: False trains without any guarantee and marks all that follows as non-private.
         epsilon: ceiling of what a device may have spent in all, this run and everything before it.
         delta: probability with which epsilon may fail to hold; below 1 / n for a device with n faces.
-        clipping_norm: largest L2 norm C of one face's gradient. It is bounded since the server names it: below, noise and norms of
-            float32 would be lost.
+        clipping_norm: largest L2 norm C of one face's gradient. Bounded, since the server names it: far below 1, noise and norms
+            would be lost in float32.
         accountant: `rdp` (Mironov 2017) or `prv` (Gopi et al. 2021, tighter and slower).
         engine: `bookkeeping` or `opacus`: two ways to the same noisy gradients, the first several times faster.
     """

@@ -193,9 +193,9 @@ def _lost(seen: Tensor, told: Tensor, into: int, out: int) -> Tensor:
     """(N,) by how much the sum over the product of two Gram matrices (N, T, T) may be too small.
 
     Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1: a sum of n products is off by at most
-    n u / (1 - n u) times the sum of their magnitudes, in whatever order, and by the least normal number for each that underflows.
-    With rows r_t and gradients g_t that comes to (sum of |r_t| |g_t|)^2, (sum of |g_t|)^2 and (sum of |r_t|)^2. In training it adds
-    less than a thousandth to the layer's square.
+    n u / (1 - n u) times the sum of their magnitudes, in whatever order, and by the least normal number for each that
+    underflows. With rows r_t and gradients g_t that comes to (sum of |r_t| |g_t|)^2, (sum of |g_t|)^2 and (sum of |r_t|)^2. In
+    training it adds less than a thousandth to the layer's square.
     """
     places, info = seen.shape[1], torch.finfo(seen.dtype)
     lengths, slopes = (gram.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt() for gram in (seen, told))

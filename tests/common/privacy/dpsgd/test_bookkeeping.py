@@ -563,7 +563,7 @@ def test_whatever_the_weights_make_of_it_a_norm_is_never_too_small(
 
 
 def test_a_servers_weights_cannot_make_cancel_what_would_be_clipped() -> None:
-    """Activations of 10,000 and a little, and gradients that add up to nothing over the places: 80 times the norm came through."""
+    """Activations of 10,000 and a little, and gradients that add up to nothing: 80 times the norm came through."""
     torch.manual_seed(1)
     model = build_model(ModelConfig(stem_stride=2))
     select_trainable(model, "last-block")
