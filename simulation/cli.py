@@ -37,16 +37,20 @@ def demo(
     workers: Annotated[int | None, Help(help="Devices that train at once (default: one per core).")] = None,
 ) -> None:
     """The whole way in about two minutes: private training on drawn faces, a signed model, a labelled video."""
-    from simulation.demo import demo_config, film, public_base
-    from simulation.run import REGISTRY, default_out, require_empty
+    from simulation.demo import demo_config, earlier_base, film, public_base
+    from simulation.run import REGISTRY, Engine, default_out, require_empty
 
     home = folder or default_out().with_name(f"demo-{default_out().name}")
     beside = home.with_name(f"{home.name}-base")
-    for path in (home, beside):
-        require_empty(path)
-    out.print("A first model learns from public drawn faces ...")
-    beside.mkdir(parents=True, exist_ok=True)
-    perform(demo_config(public_base(beside).resolve()), home, None, "in-process", workers)
+    Engine.chosen("in-process", workers)
+    require_empty(home)
+    base = earlier_base(beside)
+    if base is None:
+        out.print("A first model learns from public drawn faces ...")
+        base = public_base(beside)
+    else:
+        out.print(f"The first model is an earlier demo's, in {escape(os.path.relpath(beside))} ...", soft_wrap=True)
+    perform(demo_config(base.resolve()), home, None, "in-process", workers)
     labelled = film(home, home / REGISTRY)
     out.print(f"\nThe published model at work on a drawn scene: [bold]{escape(os.path.relpath(labelled))}[/]", soft_wrap=True)
 
@@ -56,11 +60,11 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of finished runs.")],
     folder: Annotated[Path, Help("--out", help="Where the plots go.")] = Path("comparison"),
 ) -> None:
-    """Put finished runs side by side: a table, and plots of accuracy and epsilon."""
-    from simulation.compare import comparison_table, names_of, plot_comparison
+    """Put finished runs side by side: their figures, the settings in which they differ, and plots of accuracy and epsilon."""
+    from simulation.compare import comparison_table, names_of, plot_comparison, settings_table
 
     named = names_of(runs)
-    out.print(comparison_table(named))
+    out.print(comparison_table(named), settings_table(named), sep="\n")
     for plot in plot_comparison(named, folder):
         out.print(f"Written: {escape(str(plot))}", soft_wrap=True)
 

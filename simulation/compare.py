@@ -1,14 +1,21 @@
-"""Several finished runs side by side: a table, and plots of accuracy and epsilon in one picture each, for `fl-sim compare`."""
+"""Several finished runs side by side for `fl-sim compare`: what came of them, where they differ, and plots of both in one."""
 
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from common.canonical import decode
 from common.errors import RunError
-from simulation.report import SUMMARY, describe, plot_accuracy, plot_epsilon, read_metrics
+from simulation.choices import describe, differences
+from simulation.plots import plot_accuracy, plot_epsilon
+from simulation.report import SUMMARY, read_metrics
 from simulation.run import RunFolder
+
+NEEDED = {"private", "epsilon", "test_accuracy", "test_balanced_accuracy", "device_accuracy_worst_tenth", "round_seconds"}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -19,7 +26,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     try:
         summary: dict[str, Any] = decode((folder / SUMMARY).read_bytes())
-        if not {"private", "epsilon", "test_accuracy", "device_accuracy_worst_tenth", "round_seconds"} <= set(summary):
+        if not set(summary) >= NEEDED:
             raise RunError(f"{folder / SUMMARY} is damaged; fl-sim run --resume {folder} writes it anew.")
     except OSError as error:
         raise RunError(f"{folder} has not finished: it holds no {SUMMARY}. Go on with: fl-sim run --resume {folder}") from error
@@ -37,25 +44,47 @@ def names_of(folders: list[Path]) -> dict[str, Path]:
 
 
 def comparison_table(runs: dict[str, Path]) -> Table:
-    """One row a run: what was chosen, and what came of it."""
+    """One row a run: what came of it. The client-level epsilon has a column where any of the runs promised one."""
+    summaries = {name: read_summary(folder) for name, folder in runs.items()}
+    whole = any(_client_epsilon(summary) is not None for summary in summaries.values())
     table = Table(title="Runs", title_justify="left")
     table.add_column("run", style="bold", overflow="fold")
-    table.add_column("choices", overflow="fold")
-    for heading in ("epsilon", "accuracy", "balanced", "worst tenth", "s/round"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, folder in runs.items():
-        summary, config = read_summary(folder), RunFolder(folder).config
-        worst, seconds = summary["device_accuracy_worst_tenth"], summary["round_seconds"]
+    for heading in ("epsilon", *(["client epsilon"] if whole else []), "accuracy", "balanced", "worst tenth", "s/round"):
+        table.add_column(heading, justify="right")
+    for name, summary in summaries.items():
+        worst, seconds, devices = summary["device_accuracy_worst_tenth"], summary["round_seconds"], _client_epsilon(summary)
+        none = "[bold red]none[/]" if not summary["private"] and devices is None else "none"
         table.add_row(
-            name,
-            describe(config),
-            f"{summary['epsilon']:.2f}" if summary["private"] else "[bold red]none[/]",
+            escape(name),
+            f"{summary['epsilon']:.2f}" if summary["private"] else none,
+            *([none if devices is None else f"{devices:.2f}"] if whole else []),
             f"{summary['test_accuracy']:.1%}",
             f"{summary['test_balanced_accuracy']:.1%}",
             "-" if worst is None else f"{worst:.1%}",
             "-" if seconds is None else f"{seconds:.1f}",
         )
     return table
+
+
+def _client_epsilon(summary: dict[str, Any]) -> float | None:
+    """What a run has spent at the client level; None where it promised nothing there, or before that was written down."""
+    spent: float | None = summary.get("client_epsilon")
+    return (spent or 0.0) if summary.get("client_dp", "none") != "none" else None
+
+
+def settings_table(runs: dict[str, Path]) -> Group:
+    """What the runs have in common in a few words, and the settings in which each differs from another."""
+    configs = {name: RunFolder(folder).config for name, folder in runs.items()}
+    differing = differences(configs)
+    shared = Text(f"{'In common' if len(runs) > 1 else 'Settings'}: {describe(*configs.values())}")
+    if not any(differing.values()):
+        return Group(shared, *(["Every other setting is the same."] if len(runs) > 1 else []))
+    table = Table(title="Where they differ", title_justify="left")
+    table.add_column("run", style="bold", overflow="fold")
+    table.add_column("settings", overflow="fold")
+    for name, values in differing.items():
+        table.add_row(escape(name), Text(", ".join(f"{setting}={value}" for setting, value in values.items())))
+    return Group(shared, table)
 
 
 def plot_comparison(runs: dict[str, Path], out: Path) -> list[Path]:

@@ -4,13 +4,17 @@ A first model comes from public drawn faces, as it would in practice; then ten d
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from common.config import RunConfig, TrainConfig, make_config
+from common.errors import EmoflError
 from fl_client.webcam_commands import webcam
-from models.published import PUBLISHER
+from fl_server.publisher import privacy_statement
+from models.published import PUBLISHER, open_published
+from simulation.run import require_empty
 from simulation.synthetic_faces import draw_faces
 from simulation.synthetic_scene import write_scene_video
-from simulation.warm_up import warm_up
+from simulation.warm_up import BASE, warm_up
 
 FRAMES, SCENE_SEED = 90, 1
 PUBLIC_FACES, PUBLIC_SEED, PUBLIC_EPOCHS = 2500, 1_000_003, 8
@@ -30,11 +34,40 @@ def demo_config(init: Path | None = None) -> RunConfig:
     )
 
 
+def earlier_base(folder: Path) -> Path | None:
+    """The registry of the whole first model that an earlier demo left in `folder`, for this one to start from; None without."""
+    try:
+        manifest = open_published(folder / BASE, trust=folder / BASE / PUBLISHER).manifest
+    except EmoflError:
+        return None
+    config = demo_config()
+    promise = privacy_statement(config.privacy, trained=False, public_data=public_data())
+    return folder / BASE if manifest.model == config.model and manifest.privacy == promise else None
+
+
 def public_base(folder: Path) -> Path:
-    """Train the demo's first model on public drawn faces; returns its registry."""
-    faces = draw_faces(PUBLIC_FACES, seed=PUBLIC_SEED, people=PUBLIC_FACES // 30)
-    train = TrainConfig(batch_size=32, learning_rate=0.05, augment=False)
-    return warm_up(demo_config(), faces, train, PUBLIC_EPOCHS, folder, f"{PUBLIC_FACES} drawn faces")
+    """Train the demo's first model on public drawn faces; returns its registry.
+
+    It is made beside `folder` and becomes `folder` when it is whole: a demo that is stopped is not in the next one's way.
+
+    Raises:
+        RunError: `folder` holds something already.
+    """
+    require_empty(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as nearby:
+        made = Path(nearby) / folder.name
+        made.mkdir()
+        faces = draw_faces(PUBLIC_FACES, seed=PUBLIC_SEED, people=PUBLIC_FACES // 30)
+        train = TrainConfig(batch_size=32, learning_rate=0.05, augment=False)
+        warm_up(demo_config(), faces, train, PUBLIC_EPOCHS, made, public_data())
+        made.replace(folder)
+    return folder / BASE
+
+
+def public_data() -> str:
+    """What the first model learns from, as its manifest says it."""
+    return f"{PUBLIC_FACES} drawn faces"
 
 
 def film(folder: Path, registry: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from flwr.app import Context
@@ -92,6 +92,7 @@ class SpentBudgets:
     def __init__(self, devices: SimulatedDevices, clients: int) -> None:
         self._devices, self._clients = devices, clients
         self._seen: dict[int, tuple[int, list[Release]]] = {}
+        self._epsilons: dict[tuple[Release, ...], float] = {}
 
     def _releases(self) -> dict[int, list[Release]]:
         for number in range(self._clients):
@@ -101,15 +102,20 @@ class SpentBudgets:
                 self._seen[number] = (size, Ledger(path).releases)
         return {number: releases for number, (_, releases) in self._seen.items()}
 
-    def rdp(self) -> list[float]:
-        """Cumulative epsilon of each device by the RDP accountant."""
-        delta = self._devices.config.privacy.delta
-        return [spent_epsilon(releases, delta) for _, releases in sorted(self._releases().items())]
+    def spent(self) -> list[float]:
+        """Cumulative epsilon of each device by the run's accountant; it is worked out once for devices with the same releases."""
+        privacy = self._devices.config.privacy
+        lists = [_in_order(releases) for _, releases in sorted(self._releases().items())]
+        known = self._epsilons
+        self._epsilons = {
+            each: known[each] if each in known else spent_epsilon(each, privacy.delta, privacy.accountant) for each in set(lists)
+        }
+        return [self._epsilons[each] for each in lists]
 
     def largest(self) -> float:
-        """Cumulative epsilon, by the run's accountant, of the device that has spent most."""
-        budgets = self.rdp()
-        privacy = self._devices.config.privacy
-        if not budgets or privacy.accountant == "rdp":
-            return max(budgets, default=0.0)
-        return spent_epsilon(self._releases()[budgets.index(max(budgets))], privacy.delta, privacy.accountant)
+        """Cumulative epsilon, by the run's accountant, of the device that has spent most by it."""
+        return max(self.spent(), default=0.0)
+
+
+def _in_order(releases: list[Release]) -> tuple[Release, ...]:
+    return tuple(sorted(releases, key=astuple))

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from common.config import RunConfig
 from common.console import err, out
-from common.errors import ConfigError, RunError
+from common.errors import RunError
 
 
 def perform(
@@ -27,19 +27,13 @@ def perform(
 
     from fl_server.checkpoint import Checkpoint
     from fl_server.rounds import CHECKPOINT, Observers
-    from simulation.backend import MOST_WORKERS
+    from simulation.choices import promises
     from simulation.population import Population
     from simulation.progress import Display
     from simulation.report import summary_table, write_report
     from simulation.run import REGISTRY, Engine, RunFolder, default_out, run_simulation
 
-    cores = Engine().cores
-    workers = cores if workers is None else workers
-    if workers < 1:
-        raise ConfigError(f"--workers must be at least 1, not {workers}.")
-    if backend != "ray" and workers > MOST_WORKERS:
-        raise ConfigError(f"--workers can be at most {MOST_WORKERS} on this machine, not {workers}; it has {cores} cores.")
-    engine = Engine(backend, workers, cores)
+    engine = Engine.chosen(backend, workers)
     if settings is not None:
         engine.check(settings)
         home = RunFolder.create(folder or default_out(), settings, datetime.now(UTC))
@@ -57,7 +51,7 @@ def perform(
         out.print(
             f"[bold]{home.name}[/]: {config.data.clients} devices with {min(sizes)} to {max(sizes)} faces each, "
             f"{config.model.name}, {config.model.trainable} trained, "
-            + (f"record-level epsilon {config.privacy.epsilon:g}" if config.privacy.private else "[bold red]NON-PRIVATE[/]")
+            + (" and ".join(promises(config)) or "[bold red]NON-PRIVATE[/]")
         )
         return display.wrap(observers)
 

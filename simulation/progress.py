@@ -14,16 +14,17 @@ from fl_server.rounds import Observers
 from fl_server.strategy import Tally
 
 
-def round_line(record: dict[str, Any], rounds: int, private: bool) -> str:
-    """One finished round in one line."""
+def round_line(record: dict[str, Any], config: RunConfig) -> str:
+    """One finished round in one line; before round 1 nothing is spent."""
+    rounds = config.server.rounds
     parts = [f"round {record['round']:>{len(str(rounds))}}/{rounds}"]
     if "accuracy" in record:
         parts.append(f"accuracy {record['accuracy']:6.1%}  balanced {record['balanced_accuracy']:6.1%}")
     if record.get("federated_accuracy") is not None:
         parts.append(f"on devices {record['federated_accuracy']:6.1%}")
-    epsilons = [f"epsilon {record['epsilon']:.2f}"] if private and record.get("epsilon") is not None else []
-    if record.get("client_epsilon") is not None:
-        epsilons.append(f"client-level {record['client_epsilon']:.2f}")
+    epsilons = [f"epsilon {record['epsilon']:.2f}"] if config.privacy.private and record.get("epsilon") is not None else []
+    if config.client_level.mode != "none":
+        epsilons.append(f"client-level {record.get('client_epsilon', 0.0):.2f}")
     parts += epsilons or ["NON-PRIVATE"]
     if record["round"]:
         pace = record["asked"] / max(record["seconds"], 1e-9)
@@ -76,8 +77,7 @@ class Display:
 
         def on_round(record: dict[str, Any]) -> None:
             observers.on_round(record)
-            line = round_line(record, self._config.server.rounds, self._config.privacy.private)
-            self._console.print(line, soft_wrap=True)
+            self._console.print(round_line(record, self._config), soft_wrap=True)
             self._progress.update(self._rounds, completed=record["round"])
             self._progress.update(self._devices, completed=0)
 

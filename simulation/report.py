@@ -1,24 +1,20 @@
-"""What a finished simulation leaves for people: a summary table, four plots, and the same figures as JSON."""
+"""What a finished simulation leaves for people: a summary table, and the same figures as JSON; `simulation.plots` draws."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.special import softmax
 from torch import nn
 
 from common.canonical import encode
-from common.config import RunConfig
 from common.errors import EmoflError, RunError
 from common.files import write_atomic
 from common.parameters import read_parameters, write_parameters
-from common.plot_style import ACCENT, SECOND, STYLE
 from fl_server.checkpoint import Checkpoint
 from fl_server.rounds import CHECKPOINT, METRICS, Rounds
 from models.evaluate import Evaluation, evaluate, judge, predict
@@ -26,10 +22,11 @@ from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
 from models.prior import corrected_accuracy
-from models.starting_point import starting_point
-from simulation.devices import SimulatedDevices, SpentBudgets
+from models.starting_point import pinned_start
+from simulation.devices import SimulatedDevices
 from simulation.partition import skew_table
 from simulation.personalise import own_head
+from simulation.plots import plot_accuracy, plot_devices, plot_epsilon, plot_skew
 from simulation.population import Population
 from simulation.run import RunFolder
 
@@ -64,7 +61,6 @@ class Findings:
         start, start_shifted: the same of the model before round 1; None where what it started from is gone.
         per_device: accuracy of the last model on each device's own held-out faces, with its own head where it kept one; NaN where
             it has none.
-        epsilons: what each device has spent (RDP), empty without privacy.
         skew: (devices, classes) training faces.
     """
 
@@ -73,7 +69,6 @@ class Findings:
     start: Evaluation | None
     start_shifted: float | None
     per_device: NDArray[np.float64]
-    epsilons: list[float]
     skew: NDArray[np.int64]
 
 
@@ -91,18 +86,16 @@ def find(folder: RunFolder, population: Population) -> Findings:
             write_parameters(model, weights | own_head(devices, number, weights))
         per_device.append(evaluate(model, population.faces.take(rows), preprocessing).accuracy if len(rows) else np.nan)
     try:
-        begun = Rounds(config, folder.name, folder.path).initial_model(starting_point(config).weights)
+        begun = Rounds(config, folder.name, folder.path).initial_model(pinned_start(config, folder.path).weights)
         start, start_shifted = score_test(begun, population.test)
     except EmoflError:
         start, start_shifted = None, None
-    budgets = SpentBudgets(devices, config.data.clients)
     return Findings(
         test=test,
         shifted=shifted,
         start=start,
         start_shifted=start_shifted,
         per_device=np.array(per_device),
-        epsilons=budgets.rdp() if config.privacy.private else [],
         skew=skew_table(population.training, population.faces),
     )
 
@@ -146,7 +139,10 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
         "start_priors_shifted": findings.start_shifted,
         "test_loss": findings.test.loss if np.isfinite(findings.test.loss) else None,
         "accepted_rounds": sum(record["accepted"] > 0 for record in records),
-        "test_recall": dict(zip(config.model.classes, np.nan_to_num(findings.test.recalls).tolist(), strict=True)),
+        "test_recall": {
+            name: None if np.isnan(recall) else float(recall)
+            for name, recall in zip(config.model.classes, findings.test.recalls, strict=True)
+        },
         "chance": even,
         "majority_class": majority,
         "device_accuracy_mean": float(scored.mean()) if len(scored) else None,
@@ -187,77 +183,6 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=110)
-    return path
-
-
-def plot_accuracy(runs: dict[str, list[dict[str, Any]]], path: Path) -> Path:
-    """Accuracy and balanced accuracy against round, one colour a run."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4))
-        axes = figure.subplots()
-        for number, (name, records) in enumerate(runs.items()):
-            rounds = [r["round"] for r in records if "accuracy" in r]
-            colour = f"C{number}" if len(runs) > 1 else ACCENT
-            accuracy = [r["accuracy"] for r in records if "accuracy" in r]
-            balanced = [r["balanced_accuracy"] for r in records if "accuracy" in r]
-            axes.plot(rounds, accuracy, color=colour, label=f"{name}: accuracy")
-            axes.plot(rounds, balanced, color=colour, linestyle="--", label=f"{name}: balanced accuracy")
-        axes.set(xlabel="round", ylabel="on the validation faces", ylim=(0, 1))
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        axes.legend(frameon=False, fontsize=8)
-        return _save(figure, path)
-
-
-def plot_epsilon(runs: dict[str, list[dict[str, Any]]], path: Path) -> Path:
-    """Cumulative epsilon of the device that has spent most, against round; a run without privacy has no line."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.2))
-        axes = figure.subplots()
-        for number, (name, records) in enumerate(runs.items()):
-            kept = [(r["round"], r["epsilon"]) for r in records if r["epsilon"] is not None]
-            label = name if kept else f"{name}: NON-PRIVATE, no epsilon holds"
-            colour = f"C{number}" if len(runs) > 1 else SECOND
-            axes.plot([r for r, _ in kept], [e for _, e in kept], color=colour, label=label)
-        axes.set(xlabel="round", ylabel="cumulative epsilon", ylim=(0, None))
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        axes.legend(frameon=False, fontsize=8)
-        return _save(figure, path)
-
-
-def plot_devices(accuracy: NDArray[np.float64], mean: float, path: Path) -> Path:
-    """Accuracy on each device's own held-out faces, lowest first."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.2))
-        axes = figure.subplots()
-        ordered = np.sort(accuracy[~np.isnan(accuracy)])
-        axes.bar(np.arange(1, len(ordered) + 1), ordered, color=ACCENT, width=0.8)
-        axes.axhline(mean, color=SECOND, linewidth=1, label=f"test faces: {mean:.1%}")
-        axes.set(xlabel="devices, lowest first", ylabel="accuracy on own faces", ylim=(0, 1))
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
-        return _save(figure, path)
-
-
-def plot_skew(skew: NDArray[np.int64], classes: tuple[str, ...], path: Path) -> Path:
-    """How many faces of each emotion each device trains on."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4))
-        axes = figure.subplots()
-        below = np.zeros(len(skew))
-        colours = mpl.colormaps["tab10"](range(10))
-        for number, name in enumerate(classes):
-            axes.bar(np.arange(len(skew)), skew[:, number], bottom=below, width=0.85, label=name, color=colours[number])
-            below += skew[:, number]
-        axes.set(xlabel="device", ylabel="training faces", xlim=(-0.6, len(skew) - 0.4))
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        return _save(figure, path)
-
-
 def write_report(folder: RunFolder, population: Population) -> dict[str, Any]:
     """Evaluate, plot, write summary.json; returns the summary."""
     findings = find(folder, population)
@@ -269,23 +194,3 @@ def write_report(folder: RunFolder, population: Population) -> dict[str, Any]:
     plot_devices(findings.per_device, findings.test.accuracy, plots / "devices.png")
     plot_skew(findings.skew, folder.config.model.classes, plots / "skew.png")
     return summary
-
-
-def describe(config: RunConfig) -> str:
-    """A run's main choices in a few words, for comparisons."""
-    data = "drawn faces" if config.data.path is None else config.data.path.name
-    privacy = f"eps {config.privacy.epsilon:g}" if config.privacy.private else "non-private"
-    skew = f"alpha {config.data.alpha:g}" if config.data.scheme in ("dirichlet", "quantity") else ""
-    words = (
-        data,
-        f"{config.data.clients} clients",
-        config.data.scheme,
-        skew,
-        privacy,
-        config.server.strategy,
-        config.model.trainable,
-        "" if config.train.optimiser == "sgd" else config.train.optimiser,
-        "" if config.train.loss == "cross-entropy" else config.train.loss,
-        "" if config.train.augment else "no augmentation",
-    )
-    return ", ".join(word for word in words if word)

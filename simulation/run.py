@@ -23,8 +23,8 @@ from fl_server.hub import Registry
 from fl_server.publisher import Publisher
 from fl_server.rounds import CHECKPOINT, Observers, Rounds
 from models.mobilenet import build_model
-from models.starting_point import starting_point
-from simulation.backend import BackendName, MakeServerApp, make_crew, simulate
+from models.starting_point import pin_start, pinned_start, starting_point
+from simulation.backend import MOST_WORKERS, BackendName, MakeServerApp, make_crew, simulate
 from simulation.devices import SimulatedDevices, SpentBudgets
 from simulation.local_grid import NodeOrder
 from simulation.population import Population, StoredFaces, make_population
@@ -48,6 +48,21 @@ class Engine:
     backend: BackendName = "in-process"
     workers: int = 1
     cores: int = len(os.sched_getaffinity(0))
+
+    @classmethod
+    def chosen(cls, backend: BackendName, workers: int | None) -> "Engine":
+        """What a command's options say; one worker per core where they do not.
+
+        Raises:
+            ConfigError: there cannot be so many workers.
+        """
+        cores = cls.cores
+        workers = cores if workers is None else workers
+        if workers < 1:
+            raise ConfigError(f"--workers must be at least 1, not {workers}.")
+        if backend != "ray" and workers > MOST_WORKERS:
+            raise ConfigError(f"--workers can be at most {MOST_WORKERS} on this machine, not {workers}; it has {cores} cores.")
+        return cls(backend, workers, cores)
 
     def check(self, config: RunConfig) -> None:
         """Raises:
@@ -96,12 +111,13 @@ class RunFolder:
         """
         require_empty(path)
         build_model(config.model)
-        starting_point(config)
+        start = starting_point(config)
         make_population(config.data, config.model, config.seed)
         try:
             path.mkdir(parents=True, exist_ok=True)
             name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             write_atomic(path / CONFIG, encode({"run": name, "config": config.model_dump(mode="json")}))
+            pin_start(start, path)
         except OSError as error:
             raise RunError(f"The run folder {path} cannot be written: {error.strerror}.") from error
         return cls(path)
@@ -114,7 +130,15 @@ def require_empty(path: Path) -> None:
         RunError: it does.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"{path} is not empty. Give another --out, or go on with: fl-sim run --resume {path}")
+        advice = f", or go on with: fl-sim run --resume {path}" if _holds_run(path) else "."
+        raise RunError(f"{path} is not empty. Give another --out{advice}")
+
+
+def _holds_run(path: Path) -> bool:
+    try:
+        return bool(RunFolder(path).name)
+    except RunError:
+        return False
 
 
 def run_simulation(
@@ -134,7 +158,7 @@ def run_simulation(
     population = make_population(config.data, config.model, config.seed)
     devices = SimulatedDevices(config, folder.path / "devices")
     budgets = SpentBudgets(devices, clients)
-    start = starting_point(config)
+    start = pinned_start(config, folder.path, begun=(folder.path / CHECKPOINT).exists())
     rounds = Rounds(config, folder.name, folder.path, population.validation, poll=POLL)
     registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY))
     publisher = Publisher(registry, config, folder.name, rounds.initial_model(), start=start)

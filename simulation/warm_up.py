@@ -18,6 +18,9 @@ from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
 from models.starting_point import StartingPoint
 
+BASE = "base"
+"""The registry in the folder of a first model."""
+
 
 def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, passes: int, folder: Path, source: str) -> Path:
     """Train the run's network on public `faces`, all of it and without privacy, and publish it to a registry.
@@ -45,7 +48,7 @@ def warm_up(config: RunConfig, faces: FaceSet, train: TrainConfig, passes: int, 
             seed=config.seed * passes + epoch,
         )
         weights = {name: weights[name] + update[name] for name in weights}
-    registry = folder / "base"
+    registry = folder / BASE
     start = StartingPoint(public_data=source)
     key = SigningKey.load_or_create(folder / "base_key.pem")
     publisher = Publisher(Registry(registry, key), config, "warm-up", model, start=start)

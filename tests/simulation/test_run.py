@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,19 +14,20 @@ import numpy as np
 import pytest
 
 from common.config import PrivacyConfig, RunConfig, make_config
-from common.errors import ConfigError, RunError
-from common.identity import PublicKey
+from common.errors import ConfigError, ModelError, RunError
+from common.identity import PublicKey, SigningKey
 from common.privacy.ledger import Ledger
 from fl_server.checkpoint import Checkpoint
-from fl_server.hub import check_registry
+from fl_server.hub import Registry, check_registry
 from fl_server.publisher import privacy_statement
 from fl_server.rounds import CHECKPOINT
-from models.manifest import PrivacyStatement
+from models.manifest import ModelFacts, PrivacyStatement
 from models.published import PUBLISHER, open_published
+from models.starting_point import START, pinned_start, starting_point
 from simulation.perform import perform
 from simulation.population import make_population
 from simulation.report import read_metrics
-from simulation.run import REGISTRY, Engine, RunFolder, run_simulation
+from simulation.run import KEY, REGISTRY, Engine, RunFolder, run_simulation
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +148,60 @@ def test_starting_from_a_published_model_starts_from_its_weights_and_says_so(fin
     assert all(np.array_equal(earlier.weights()[name], value) for name, value in first.weights().items())
     assert earlier.manifest.version in last.manifest.init
     assert any(earlier.manifest.version in words for words in last.manifest.privacy.non_private)
+
+
+def publish_another(registry: Path, key: Path, by: float = 1.0, **changes: object) -> None:
+    """A later version, of another run, with weights of its own."""
+    earlier = open_published(registry, trust=registry / PUBLISHER)
+    facts = {name: getattr(earlier.manifest, name) for name in ModelFacts.model_fields}
+    weights = {name: value + np.float32(by) for name, value in earlier.weights().items()}
+    found = ModelFacts(**facts | {"run": "another"} | changes)
+    Registry(registry, SigningKey.load_or_create(key)).publish(weights, earlier.onnx_bytes(), found)
+
+
+def test_a_run_stands_by_what_it_began_with_whatever_is_published_there_since(finished: Path, tmp_path: Path) -> None:
+    """A registry's latest version is another one after a while: by its promise the run's own would be false, or count twice."""
+    registry, key = tmp_path / "registry", finished / KEY
+    shutil.copytree(finished / REGISTRY, registry)
+    publish_another(registry, key, privacy=PrivacyStatement.absent("training without noise"))
+    settings = config(init=str(registry), server={"rounds": 1})
+    folder = RunFolder.create(tmp_path / "run", settings, datetime.now(UTC))
+    first = pinned_start(settings, folder.path)
+    assert first.manifest is not None
+    assert first.weights is not None
+    assert not first.manifest.privacy.private
+    promise = open_published(finished / REGISTRY, trust=finished / REGISTRY / PUBLISHER).manifest.privacy
+    shutil.rmtree(registry)
+    shutil.copytree(finished / REGISTRY, registry)
+    publish_another(registry, key, by=2.0, privacy=promise)
+    # Its version is not there any more: it cannot begin from another, and can go on without.
+    assert starting_point(settings).manifest != first.manifest
+    with pytest.raises(ModelError, match="begin another run"):
+        pinned_start(settings, folder.path)
+    later = pinned_start(settings, folder.path, begun=True)
+    assert (later.name, later.manifest, later.weights) == (first.name, first.manifest, None)
+    assert not privacy_statement(settings.privacy, True, later.manifest, later.public_data).private
+
+
+def test_a_run_begins_from_its_own_version_while_that_is_there(finished: Path, tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    shutil.copytree(finished / REGISTRY, registry)
+    settings = config(init=str(registry), server={"rounds": 1})
+    folder = RunFolder.create(tmp_path / "run", settings, datetime.now(UTC))
+    first = starting_point(settings)
+    publish_another(registry, finished / KEY)
+    found = pinned_start(settings, folder.path)
+    assert (found.name, found.manifest) == (first.name, first.manifest)
+    assert found.weights is not None
+    assert first.weights is not None
+    assert all(np.array_equal(found.weights[name], first.weights[name]) for name in first.weights)
+
+
+def test_a_damaged_note_of_the_start_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", config(init=str(finished / REGISTRY)), datetime.now(UTC))
+    (folder.path / START).write_text("{}")
+    with pytest.raises(RunError, match="is damaged"):
+        pinned_start(folder.config, folder.path)
 
 
 def test_what_a_run_starts_from_counts_in_its_promise(finished: Path, tmp_path: Path) -> None:
