@@ -79,7 +79,8 @@ def pretrain(
 def ship_base(run: Path, folder: Path, key: Path) -> None:
     """Write and verify the base model's files, and say what they promise."""
     from common.identity import SigningKey, grouped
-    from models.pretraining.shipping import read_result, ship
+    from models.pretraining.result import read_result
+    from models.pretraining.shipping import ship
     from simulation.pretrain_progress import result_table
 
     result = read_result(run)

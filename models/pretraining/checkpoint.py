@@ -33,6 +33,7 @@ class Checkpoint:
         tensors: weights, their moving average, and the optimiser's state, by name.
         history: one plain record per look at PublicTest.
         seconds: spent in training steps so far, for the record.
+        data: `Splits.digest` of the faces it learns from; None in a file of the first version, which kept none.
     """
 
     recipe: dict[str, Any]
@@ -42,12 +43,18 @@ class Checkpoint:
     tensors: State
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    data: str | None = None
 
     def save(self, path: Path) -> None:
         """Replace `path` atomically."""
-        facts = {name: getattr(self, name) for name in ("recipe", "step", "images", "decay_from", "history", "seconds")}
+        names = ("recipe", "step", "images", "decay_from", "history", "seconds", "data")
+        facts = {name: getattr(self, name) for name in names}
         content = save(self.tensors, metadata={"emofl": json.dumps({"format": FORMAT, **facts})})
         write_atomic(path, content)
+
+    def averages(self) -> bytes:
+        """The averaged weights, which are what is scored, as the safetensors file that ships."""
+        return save({name.removeprefix("ema/"): self.tensors[name] for name in sorted(self.tensors) if name.startswith("ema/")})
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":

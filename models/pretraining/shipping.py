@@ -1,11 +1,8 @@
 """From a finished training to the files that ship: weights, model card, signed manifest. `fl-sim pretrain --ship` calls it."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from safetensors.numpy import save
 
 from common.canonical import encode, sha256
 from common.emotions import EMOTIONS_7, EMOTIONS_8
@@ -21,7 +18,7 @@ from models.pretraining.checkpoint import CHECKPOINT, Checkpoint
 from models.pretraining.data import FER2013, FERPLUS
 from models.pretraining.heads import build_two_heads, last_layer
 from models.pretraining.recipe import make_recipe
-from models.pretraining.trainer import RESULT, RESULT_KEYS
+from models.pretraining.result import RESULT, is_of, read_result
 
 DATA = "FER2013 Training rows (Goodfellow et al. 2013) with FER+ votes (Barsoum et al. 2016)"
 
@@ -30,15 +27,15 @@ def ship(run: Path, folder: Path, key: SigningKey) -> BaseManifest:
     """Write the base model of the finished training in `run` to `folder`, and read it back as a user would.
 
     Raises:
-        RunError: the training is not finished, or its weights are too large to ship.
+        RunError: the training is not finished, its figures are of other weights, or the weights are too large to ship.
     """
     result = read_result(run)
     recipe = make_recipe(result["recipe"], str(run / RESULT))
     checkpoint = Checkpoint.load(run / CHECKPOINT)
-    if checkpoint.step * recipe.batch_size != result["images"] or checkpoint.recipe != recipe.identity():
-        raise RunError(f"{run / RESULT} is not of the newest checkpoint; let the training end, then ship it.")
-    averages = {name.removeprefix("ema/"): value for name, value in checkpoint.tensors.items() if name.startswith("ema/")}
-    weights, card = save(averages), model_card(result, checkpoint.history).encode()
+    same = checkpoint.step * recipe.batch_size == result["images"] and checkpoint.recipe == recipe.identity()
+    if not same or not is_of(result, checkpoint):
+        raise RunError(f"{run / RESULT} is not of the newest checkpoint; run the training's command to its end, then ship it.")
+    weights, card = checkpoint.averages(), model_card(result, checkpoint.history).encode()
     if len(weights) > BASE_LIMIT:
         raise RunError(
             f"{recipe.variant} has {len(weights):,} bytes; a base model may have {BASE_LIMIT:,}. Choose a smaller one."
@@ -68,25 +65,6 @@ def ship(run: Path, folder: Path, key: SigningKey) -> BaseManifest:
     write_atomic(folder / SIGNATURE, key.sign(CONTEXT, content))
     write_atomic(folder / MANIFEST, content)
     return open_base(folder).manifest
-
-
-def read_result(run: Path) -> dict[str, Any]:
-    """The figures of a finished training.
-
-    Raises:
-        RunError: it has none, or the file is damaged.
-    """
-    try:
-        found: dict[str, Any] = json.loads((run / RESULT).read_text())
-    except OSError as error:
-        raise RunError(
-            f"The training in {run} is not finished: it has no {RESULT}. Run the same command without --ship."
-        ) from error
-    except ValueError as error:
-        raise RunError(f"{run / RESULT} is damaged; delete it, and run the training's command again.") from error
-    if odd := set(RESULT_KEYS) ^ set(found):
-        raise RunError(f"{run / RESULT} is of another version ({min(odd)}); delete it, and run the training's command again.")
-    return found
 
 
 def metrics_of(result: dict[str, Any]) -> dict[str, float]:

@@ -8,22 +8,23 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.canonical import sha256
 from common.errors import RunError
 from common.files import write_atomic
 from common.processes import only_process
-from models.pretraining.checkpoint import STABLE, Checkpoint, keep, newest
+from models.pretraining.checkpoint import CHECKPOINT, STABLE, Checkpoint, keep, newest
 from models.pretraining.data import Splits
 from models.pretraining.recipe import Recipe
+from models.pretraining.result import RESULT, known_result, split_facts
 from models.pretraining.schedule import Schedule, plan
 from models.pretraining.scores import score
 from models.pretraining.training import Training
 
-HISTORY, RESULT = "history.jsonl", "result.json"
-RESULT_KEYS = ("recipe", "images", "decay_images", "seconds", "device", "parameters", "splits", "validation", "test")
+HISTORY = "history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def pretrain(
         The record that is also in result.json, or None if it was stopped.
 
     Raises:
-        RunError: the folder holds a training by another recipe, or one that has seen `images` faces already, or another
-            process is training in it, or the loss is no longer finite.
+        RunError: the folder holds a training by another recipe, or on other faces, or one that has seen `images` faces
+            already, or another process is training in it, or the loss is no longer finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with only_process(folder / "lock", f"Process {{process}} is training in {folder}; stop it first, or name another folder."):
@@ -73,7 +74,7 @@ def pretrain(
 def _pretrain(
     recipe: Recipe, splits: Splits, folder: Path, images: int | None, stop: threading.Event, watch: Watch, device: str
 ) -> dict[str, Any] | None:
-    state, schedule = _resume(recipe, folder, images, watch)
+    state, schedule = _resume(recipe, splits, folder, images, watch)
     training = Training(recipe, device)
     if state.tensors:
         training.restore(state.tensors)
@@ -107,14 +108,14 @@ def _pretrain(
     return _finish(training, splits, folder, state)
 
 
-def _resume(recipe: Recipe, folder: Path, images: int | None, watch: Watch) -> tuple[Checkpoint, Schedule]:
+def _resume(recipe: Recipe, splits: Splits, folder: Path, images: int | None, watch: Watch) -> tuple[Checkpoint, Schedule]:
     """Where to go on, and the schedule from there."""
     state, damage = newest(folder)
     if damage:
         watch.note(damage)
     if state is None:
         images = images or recipe.images
-        return Checkpoint(recipe.identity(), 0, images, None, {}), plan(recipe, images)
+        return Checkpoint(recipe.identity(), 0, images, None, {}, data=splits.digest()), plan(recipe, images)
     mine = recipe.identity()
     if changed := sorted(name for name in mine if state.recipe.get(name) != mine[name]):
         name = changed[0]
@@ -122,9 +123,10 @@ def _resume(recipe: Recipe, folder: Path, images: int | None, watch: Watch) -> t
             f"{folder} holds a training by another recipe: {name} was {state.recipe.get(name)!r} and is now {mine[name]!r}. "
             "Go on with the old recipe, or start in another folder."
         )
+    _hold_to_faces(state, splits, folder, watch)
     images = images or state.images
     if images != state.images and state.decay_from is not None:
-        state = Checkpoint.load(folder / STABLE)
+        state = replace(Checkpoint.load(folder / STABLE), data=state.data)
         watch.note(f"Back to where the learning rate began to fall, at {state.step * recipe.batch_size:,} faces.")
     schedule = plan(recipe, images, state.step)
     if state.decay_from is not None:
@@ -135,6 +137,25 @@ def _resume(recipe: Recipe, folder: Path, images: int | None, watch: Watch) -> t
     state.images = images
     watch.note(f"Going on after {state.step * recipe.batch_size:,} faces of {images:,}.")
     return state, schedule
+
+
+def _hold_to_faces(state: Checkpoint, splits: Splits, folder: Path, watch: Watch) -> None:
+    """Refuse other faces than the folder's; a folder of the first version, which kept no digest, is held to these from now on."""
+    digest = splits.digest()
+    if state.data is None:
+        known = known_result(folder)
+        same = known is None or known["splits"] == split_facts(splits)
+    else:
+        same = state.data == digest
+    if not same:
+        raise RunError(
+            f"{folder} holds a training on other faces than these; give the --data that it began with, "
+            "or start in another folder."
+        )
+    if state.data is None:
+        state.data = digest
+        state.save(folder / CHECKPOINT)
+        watch.note(f"{folder} did not say which faces it was trained on; from now on it goes on with these alone.")
 
 
 def _validate(training: Training, splits: Splits, state: Checkpoint, schedule: Schedule, loss: float) -> dict[str, Any]:
@@ -152,13 +173,11 @@ def _validate(training: Training, splits: Splits, state: Checkpoint, schedule: S
 
 
 def _finish(training: Training, splits: Splits, folder: Path, state: Checkpoint) -> dict[str, Any]:
-    """Score both public splits, once, and keep the figures."""
-    path = folder / RESULT
-    seen = state.step * training.recipe.batch_size
-    if path.exists():
-        known: dict[str, Any] = json.loads(path.read_text())
-        if known["images"] == seen:
-            return known
+    """Score both public splits, once for these weights, and keep the figures."""
+    seen, weights = state.step * training.recipe.batch_size, sha256(state.averages())
+    known = known_result(folder)
+    if known and (known["images"], known.get("weights"), known.get("data")) == (seen, weights, state.data):
+        return known
     result = {
         "recipe": training.recipe.model_dump(mode="json") | {"images": state.images},
         "images": seen,
@@ -166,14 +185,13 @@ def _finish(training: Training, splits: Splits, folder: Path, state: Checkpoint)
         "seconds": state.seconds,
         "device": str(training.device),
         "parameters": sum(parameter.numel() for parameter in training.network.parameters()),
-        "splits": {
-            name: {"faces": len(split), "with_ferplus_target": int(split.voted.sum()), "ferplus_counts": split.ferplus_counts()}
-            for name, split in (("Training", splits.training), ("PublicTest", splits.validation), ("PrivateTest", splits.test))
-        },
+        "weights": weights,
+        "data": state.data,
+        "splits": split_facts(splits),
         "validation": {name: head.record() for name, head in score(training.average, splits.validation).items()},
         "test": {name: head.record() for name, head in score(training.average, splits.test).items()},
     }
-    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+    write_atomic(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 

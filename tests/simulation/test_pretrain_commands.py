@@ -76,6 +76,18 @@ def test_one_command_trains_and_another_ships_what_it_learned(data: Path, tmp_pa
     assert (tmp_path / "keys" / "publisher.pem").stat().st_mode & 0o077 == 0
 
 
+def test_other_data_is_refused_before_and_after_the_end(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = write(tmp_path / "other", [MAJORITY] * 15, ["Training"] * 9 + ["PublicTest"] * 3 + ["PrivateTest"] * 3)
+    words = ["--out", tmp_path / "run", "--recipe", tmp_path / "recipe.toml"]
+    assert pretrain("--data", data, *words).exit_code == 0
+    for more in ([], ["--images", 64]):
+        failure = pretrain("--data", other, *words, *more).exception
+        assert isinstance(failure, RunError)
+        assert "holds a training on other faces than these; give the --data that it began with" in str(failure)
+    assert pretrain("--data", data / "fer2013.csv", *words).exit_code == 0
+
+
 def test_figures_of_another_version_are_not_shipped(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

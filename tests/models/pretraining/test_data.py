@@ -1,11 +1,12 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.errors import DataError
-from models.pretraining.data import load_splits, vote_shares
+from models.pretraining.data import Splits, load_splits, vote_shares
 
 #        neutral happy surprise sad anger disgust fear contempt unknown NF
 MAJORITY = [6, 3, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -54,6 +55,20 @@ def test_evaluation_counts_majority_rows_alone_whatever_training_uses(tmp_path: 
 def test_votes_for_emotions_must_be_more_than_half() -> None:
     votes = np.array([[5, 0, 0, 0, 0, 0, 0, 0, 5, 0], [6, 0, 0, 0, 0, 0, 0, 0, 4, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]])
     assert vote_shares(votes).sum(1).tolist() == [0, 1, 0]
+
+
+def test_the_digest_is_of_all_faces_and_labels_and_of_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    rows = [MAJORITY, SPLIT, FOREIGN, MAJORITY, SPLIT, MAJORITY]
+    found = load_splits(write(tmp_path, rows, USAGES))
+    assert load_splits(write(tmp_path / "elsewhere", rows, USAGES)).digest() == found.digest()
+    others = [Splits(found.training, found.test, found.validation)]
+    for part in ("training", "validation", "test"):
+        for name in ("images", "votes", "labels"):
+            changed = getattr(getattr(found, part), name).copy()
+            changed.flat[-1] += 1
+            others.append(replace(found, **{part: replace(getattr(found, part), **{name: changed})}))
+    assert len({found.digest(), *(other.digest() for other in others)}) == 11
 
 
 def test_missing_votes_are_named(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from models.pretrained import FOLDER, load_base, open_base
 from models.pretrained.manifest import CARD, CONTEXT, MANIFEST, PUBLISHER, SIGNATURE, WEIGHTS
 from models.pretraining.checkpoint import CHECKPOINT, Checkpoint
 from models.pretraining.heads import build_two_heads
+from models.pretraining.result import DIGESTS, RESULT
 from models.pretraining.shipping import ship
-from models.pretraining.trainer import RESULT
-from tests.models.pretraining.tiny import TINY, train
+from tests.models.pretraining.tiny import TINY, lengthen_break_and_shorten, make_first_version, train
 
 KEY = SigningKey.from_seed(bytes(32))
 
@@ -149,6 +149,29 @@ def test_figures_of_another_checkpoint_are_not_shipped(run: Path, tmp_path: Path
     (tmp_path / "run" / RESULT).write_text(json.dumps(facts))
     with pytest.raises(RunError, match="not of the newest checkpoint"):
         ship(tmp_path / "run", tmp_path / "base", KEY)
+
+
+@pytest.mark.parametrize("version", ["first", "this"])
+def test_figures_of_other_weights_after_as_many_faces_are_not_shipped(tmp_path: Path, version: str) -> None:
+    run = tmp_path / "run"
+    first, second = lengthen_break_and_shorten(run)
+    stale = {name: value for name, value in first.items() if version == "this" or name not in DIGESTS}
+    (run / RESULT).write_text(json.dumps(stale))
+    with pytest.raises(RunError, match="not of the newest checkpoint; run the training's command to its end"):
+        ship(run, tmp_path / "base", KEY)
+    assert not (tmp_path / "base").exists()
+    assert train(run) == second, "the command that the sentence names"
+    manifest = ship(run, tmp_path / "base", KEY)
+    assert manifest.files[WEIGHTS].sha256 == second["weights"]
+    assert manifest.metrics["test/ferplus/accuracy"] == second["test"]["ferplus"]["accuracy"]
+
+
+def test_a_finished_training_of_the_first_version_ships(run: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    make_first_version(tmp_path / "run")
+    ship(tmp_path / "run", tmp_path / "again", KEY)
+    for name in (WEIGHTS, CARD):
+        assert (tmp_path / "again" / name).read_bytes() == (base / name).read_bytes()
 
 
 @pytest.mark.skipif(not (FOLDER / MANIFEST).exists(), reason="No base model was shipped yet.")

@@ -1,14 +1,18 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.canonical import sha256
 from common.errors import RunError
 from common.processes import only_process
 from models.pretraining.checkpoint import CHECKPOINT, PREVIOUS, STABLE, Checkpoint
-from models.pretraining.trainer import HISTORY, RESULT
-from tests.models.pretraining.tiny import TINY, train
+from models.pretraining.data import Splits
+from models.pretraining.result import RESULT
+from models.pretraining.trainer import HISTORY
+from tests.models.pretraining.tiny import TINY, faces, lengthen_break_and_shorten, make_first_version, splits, train
 
 
 def state(folder: Path) -> Checkpoint:
@@ -125,6 +129,86 @@ def test_a_finished_training_is_not_scored_again(whole: Path) -> None:
     before = path.stat().st_mtime_ns
     assert train(whole) == json.loads(path.read_text())
     assert path.stat().st_mtime_ns == before
+
+
+def test_other_weights_after_as_many_faces_are_scored_anew(tmp_path: Path) -> None:
+    first, second = lengthen_break_and_shorten(tmp_path)
+    now = state(tmp_path)
+    assert first["images"] == second["images"] == now.step * 8 == 96
+    assert first["weights"] != second["weights"] == sha256(now.averages())
+    assert second["validation"]["ferplus"]["loss"] == now.history[-1]["validation"]["ferplus"]["loss"]
+    assert second["validation"]["ferplus"]["loss"] != first["validation"]["ferplus"]["loss"]
+    assert second["decay_images"] == 16 != first["decay_images"]
+    assert json.loads((tmp_path / RESULT).read_text()) == second
+
+
+def test_a_result_that_outlived_its_checkpoints_is_not_given_for_the_next_training(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / RESULT, tmp_path / RESULT)
+    found = train(tmp_path, recipe=TINY.model_copy(update={"seed": 1}))
+    assert found is not None
+    assert found["recipe"]["seed"] == 1
+    assert found["weights"] == sha256(state(tmp_path).averages())
+
+
+def test_a_damaged_result_is_scored_anew(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / RESULT).write_text("{")
+    assert train(tmp_path / "run") == json.loads((whole / RESULT).read_text())
+
+
+OTHERS = {
+    "training": Splits(faces(40, 4), faces(16, 2), faces(16, 3)),
+    "public": Splits(faces(40, 1), faces(16, 4), faces(16, 3)),
+    "private": Splits(faces(40, 1), faces(16, 2), faces(17, 3)),
+}
+
+
+@pytest.mark.parametrize("which", OTHERS)
+@pytest.mark.parametrize("stop_at", [None, 40], ids=["finished", "unfinished"])
+def test_other_faces_than_the_folder_was_trained_on_are_refused(tmp_path: Path, stop_at: int | None, which: str) -> None:
+    train(tmp_path, stop_at=stop_at)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"}
+    for images in (None, 160):
+        with pytest.raises(RunError, match="a training on other faces than these; give the --data that it began with"):
+            train(tmp_path, images=images, data=OTHERS[which])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"} == before
+
+
+@pytest.mark.parametrize("stop_at", [None, 40], ids=["finished", "unfinished"])
+def test_a_folder_of_the_first_version_is_held_to_the_faces_of_its_next_call(
+    whole: Path, tmp_path: Path, stop_at: int | None
+) -> None:
+    train(tmp_path, stop_at=stop_at)
+    make_first_version(tmp_path)
+    notes: list[str] = []
+    found = train(tmp_path, notes=notes)
+    assert any("did not say which faces" in note for note in notes)
+    theirs = json.loads((whole / RESULT).read_text())
+    assert found is not None
+    assert {**found, "seconds": 0} == {**theirs, "seconds": 0}
+    assert state(tmp_path).data == splits().digest()
+    assert train(tmp_path, notes=(again := [])) == found
+    assert not any("did not say which faces" in note for note in again)
+    with pytest.raises(RunError, match="on other faces"):
+        train(tmp_path, data=OTHERS["training"])
+
+
+def test_a_folder_of_the_first_version_whose_result_counts_other_faces_is_refused(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    make_first_version(tmp_path / "run")
+    with pytest.raises(RunError, match="on other faces"):
+        train(tmp_path / "run", data=OTHERS["private"])
+    assert state(tmp_path / "run").data is None
+    assert train(tmp_path / "run") is not None
+
+
+def test_a_folder_of_the_first_version_goes_back_and_keeps_its_faces(tmp_path: Path) -> None:
+    train(tmp_path)
+    make_first_version(tmp_path)
+    assert train(tmp_path, images=160, stop_at=80) is None
+    assert state(tmp_path).data == splits().digest()
+    with pytest.raises(RunError, match="on other faces"):
+        train(tmp_path, data=OTHERS["public"])
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
