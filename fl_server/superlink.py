@@ -6,6 +6,7 @@ key is enrolled. With `flower_app`, `link_state` and `fleet_door` it is all of t
 """
 
 import hashlib
+import hmac
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.supercore.auth.typing import AccountInfo
-from flwr.supercore.constant import NodeStatus
+from flwr.supercore.constant import TASK_TOKEN_HEADER, NodeStatus
 from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
@@ -27,7 +28,7 @@ from starlette.types import ASGIApp
 from common.errors import RunError
 from fl_server.fleet_door import FLEET, FleetDoor, fleet_routes, sender
 from fl_server.flower_app import build_app
-from fl_server.gate import Gate, Route
+from fl_server.gate import Gate, Headers, Refusal, Route
 from fl_server.http_server import HttpServer, listen
 from fl_server.link_state import LinkState
 from fl_server.replies import MOST_BYTES
@@ -103,7 +104,8 @@ class SuperLink:
         inside = {key: _LOCAL for key in PROTOBUF_REQUEST_TYPES if not key[1].startswith(FLEET)}
         gate = Gate(app, fleet_routes(), self._door.admit, self._door.inspect, sender, pages, page_posts)
         self._network = HttpServer(gate, listen(host, port), self._tls)
-        self._loopback = HttpServer(Gate(app, inside, lambda path, headers: None), listen("127.0.0.1", 0), None)
+        self._admin, self._tokens = admin_token, dict[int, str]()
+        self._loopback = HttpServer(Gate(app, inside, self._admit_inside), listen("127.0.0.1", 0), None)
 
     @property
     def port(self) -> int:
@@ -187,6 +189,7 @@ class SuperLink:
             self.end_run(run_id)
             raise RunError("Flower does not give out the run's task; flwr 1.41.0 is needed.")
         self._door.replies.allow(run_id, most_reply_bytes)
+        self._tokens[run_id] = token
         return Started(run_id, tasks[0].task_id, token)
 
     def keep_alive(self, run: Started) -> None:
@@ -196,7 +199,18 @@ class SuperLink:
     def end_run(self, run_id: int) -> None:
         """Stop a run, if it is not over, and forget its messages: devices are answered that it is over."""
         self._state.end_run(run_id)
+        self._tokens.pop(run_id, None)
         self._door.replies.forget(run_id)
+
+    def _admit_inside(self, path: str, headers: Headers) -> Refusal | None:
+        """Who comes over loopback shows a token before anything is read: any account of this machine can connect.
+
+        What a token is good for is for Flower to say.
+        """
+        task, bearer = headers.get(TASK_TOKEN_HEADER, ""), headers.get("authorization", "").removeprefix("Bearer ")
+        shown = [(task, token) for token in list(self._tokens.values())] + [(bearer, self._admin)]
+        known = [hmac.compare_digest(given.encode(), wanted.encode()) for given, wanted in shown]
+        return None if any(known) else Refusal(401, "no-token")
 
     def _tls(self, config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

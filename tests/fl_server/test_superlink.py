@@ -102,6 +102,18 @@ def test_the_runtime_api_refuses_who_has_no_task_and_no_secret(deployed: Deploye
         assert ask(deployed, "POST", f"/v1/runtime/{name}", b"", headers, inside=True)[0] in (401, 403), name
 
 
+def test_without_a_token_nothing_is_read_that_comes_over_loopback(deployed: Deployed) -> None:
+    """Any account of the machine can connect: 64 MiB in each of 256 connections would end the server."""
+    run = deployed.link.start_run()
+    headers = {"content-type": "application/protobuf", "content-length": str(60 * 2**20)}
+    for extra in ({}, {"flwr-task-token": "guessed"}, {"authorization": "Bearer guessed"}, {"flwr-task-token": ADMIN}):
+        for path in ("/v1/runtime/push-messages", "/v1/control/list-runs"):
+            assert ask(deployed, "POST", path, b"", headers | extra, inside=True)[0] == 401
+    deployed.link.end_run(run.run_id)
+    late = {"content-type": "application/protobuf", "flwr-task-token": run.token}
+    assert ask(deployed, "POST", "/v1/runtime/get-nodes", b"", late, inside=True) == (401, b'{"reason": "no-token"}')
+
+
 def test_the_loopback_port_does_not_serve_devices(deployed: Deployed) -> None:
     key, _ = enrolled(deployed.link)
     assert ask(deployed, "POST", "/v1/fleet/pull-messages", b"", signed(key), inside=True)[0] == 404
