@@ -51,17 +51,17 @@ def own_home(data: Path, home: Path | None) -> OwnHome:
     said, known = home_of(data, home), next(iter(remembered_homes(data)), None)
     if known is None or _same(said, known):
         return OwnHome(said, not _same(said, data / OWN_FOLDER))
-    if home is None and not known.is_dir():
+    there = _is_folder(known)
+    if home is None and not there:
         raise IntegrityError(
             f"{known}, the home of the device with these faces, is missing: put it back, or give it with --home if it was moved."
         )
     if home is None:
         return OwnHome(known, True)
     objection = (
-        f"The device with these faces takes part with {known} and obeys the rules there, not those in {said}: leave --home out, "
-        "or start the client with that --home first."
+        f"The device with these faces obeys the rules in {known}, and those in {said} from when it is started with that --home."
     )
-    return OwnHome(said, True, objection if known.is_dir() else None)
+    return OwnHome(said, True, objection if there else None)
 
 
 def remembered_homes(data: Path) -> tuple[Path, ...]:
@@ -101,7 +101,7 @@ def strange_rules(data: Path, home: Path) -> list[Path]:
         IntegrityError: as `remembered_homes`.
     """
     others = dict.fromkeys([*remembered_homes(data), data / OWN_FOLDER])
-    return [other / POLICY for other in others if not _same(other, home) and (other / POLICY).exists()]
+    return [other / POLICY for other in others if not _same(other, home) and _is_file(other / POLICY)]
 
 
 def policy_command(place: LedgerPlace) -> str:
@@ -116,6 +116,21 @@ def policy_command(place: LedgerPlace) -> str:
 def _memory(data: Path) -> Path:
     key = hashlib.sha256(os.fsencode(os.path.realpath(data))).hexdigest()
     return Anchor(data).folder / HOMES / key
+
+
+def _is_folder(path: Path) -> bool:
+    """Not where this user may not look, either: a folder of faces that another account used before, as in a container."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _same(one: Path, other: Path) -> bool:

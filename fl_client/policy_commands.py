@@ -27,12 +27,10 @@ def policy(
 ) -> None:
     """Show this device's own rules, and change them. A device that takes part obeys them from its next message on."""
     where = own_home(existing_folder(data), home)
-    if where.objection and changes:
-        raise ConfigError(where.objection)
     rules = change_policy(where.path, dict(_pair(text) for text in changes)) if changes else read_policy(where.path)
     if where.elsewhere:
-        told = where.objection or f"{'Changed' if changes else 'The rules are in'}: {where.path / POLICY}"
-        err.print(escape(told), soft_wrap=True)
+        told = f"{'Changed' if changes else 'The rules are in'}: {where.path / POLICY}"
+        err.print(escape(f"{told}. {where.objection}" if where.objection else told), soft_wrap=True)
     if as_json:
         out.print(json.dumps(rules.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False, emoji=False)
         return

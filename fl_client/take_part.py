@@ -33,7 +33,7 @@ from common.join_code import LONGEST, parse_join_code
 from common.privacy.ledger import Ledger
 from common.processes import only_process, stopping_signals
 from fl_client.node_settings import CHUNK_KIB, FINAL, LOCK, POLICY, REGISTRY, Ending, NodeSettings
-from fl_client.own_home import home_of, remember_home, strange_rules
+from fl_client.own_home import own_home, remember_home, strange_rules
 from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
 from fl_client.policy_file import read_policy
@@ -78,8 +78,11 @@ def take_part(
         out.print(context.get_help())
         raise ConfigError("Give --data DIR to take part, or a command.")
     faces = data.expanduser().resolve()
+    where = own_home(faces, home)
+    if home is None and where.elsewhere:
+        _say(f"This device's home is {where.path}, as at its last start.")
     settings = NodeSettings(
-        home=home_of(faces, home),
+        home=where.path,
         data=faces,
         threads=threads,
         nice=nice,
@@ -121,11 +124,11 @@ def _run(settings: NodeSettings, join: str | None, name: str) -> None:
         rules = read_policy(home)
         with ledger.locked():
             pass  # its anchor is set, if it has none yet
+        for strange in strange_rules(settings.data, home):
+            _say(f"Not obeyed: {strange}; this device obeys {home / POLICY}.")
         membership = become_member(home, join, name, rules)  # without handlers of ours: Ctrl-C ends it at once
         if objection := rules.strange_server(membership.authority):
             raise ConfigError(objection)
-        for strange in strange_rules(settings.data, home):
-            _say(f"Not obeyed: {strange}; this device obeys {home / POLICY}.")
         remember_home(settings.data, home)
         stop = threading.Event()
         with stopping_signals(stop):

@@ -128,7 +128,10 @@ class Authority:
         ends = load_certificate(read_plain(self.certificate_file, FILE_LIMIT)).not_valid_after_utc
         if ends - self.now() >= TOLD_BEFORE:
             return None
-        return f"The server's certificate ends on {ends:%Y-%m-%d}, and no device gets in after that: stop and start the server."
+        told = f"The server's certificate ends on {ends:%Y-%m-%d}, and no device gets in after that"
+        if ends >= self.ca.certificate.not_valid_after_utc:
+            return f"{told}, since its authority ends: move {self.folder} away, and give every device a new join code."
+        return f"{told}: stop and start the server."
 
     def issue_device(self, request: bytes, name: str) -> x509.Certificate:
         """A device's certificate.

@@ -31,10 +31,10 @@ def lacks_room(path: Path) -> bool:
 
 
 def config_digests(config: RunConfig) -> tuple[str, str]:
-    """SHA-256 of what in a configuration is not as by default; and of all of it, which checkpoints had at first.
+    """SHA-256 of what in a configuration is not as by default; and of all of it.
 
-    The first stays what it was when a later version brings one more setting, so that a run outlives the server's upgrade. Should
-    a default change, the two versions mean different runs by the same settings, and neither goes on with the other's.
+    The first stays what it was when a later version brings one more setting, the second when one changes a default, since a run's
+    folder holds all of its settings: so a run outlives the server's upgrade. Checkpoints had the second alone at first.
     """
     return (
         sha256(encode(config.model_dump(mode="json", exclude_defaults=True))),
@@ -48,7 +48,7 @@ class Checkpoint:
 
     Attributes:
         run: its name.
-        config_digest: of its configuration, as `config_digests` gives it; another configuration must not go on with it.
+        config_digests: of its configuration; one with neither of them must not go on with it.
         round: the last finished round, 0 before the first.
         weights: all parameters of the global model.
         server_state: what the server's optimiser remembers.
@@ -56,7 +56,7 @@ class Checkpoint:
     """
 
     run: str
-    config_digest: str
+    config_digests: tuple[str, ...]
     round: int
     weights: Arrays
     server_state: dict[str, np.ndarray] = field(default_factory=dict)
@@ -72,7 +72,8 @@ class Checkpoint:
         Raises:
             RunError: it cannot be written, as on a full disk; the checkpoint before it stays.
         """
-        meta = {"format": FORMAT, "run": self.run, "config": self.config_digest, "round": self.round, "history": self.history}
+        digests = list(self.config_digests)
+        meta = {"format": FORMAT, "run": self.run, "config": digests, "round": self.round, "history": self.history}
         tensors = {f"weights/{name}": value for name, value in self.weights.items()}
         tensors |= {f"server/{name}": np.asarray(value) for name, value in self.server_state.items()}
         try:
@@ -98,7 +99,8 @@ class Checkpoint:
             for name, value in tensors.items():
                 kind, _, rest = name.partition("/")
                 kinds[kind][rest] = value
-            return cls(meta["run"], meta["config"], int(meta["round"]), kinds["weights"], kinds["server"], list(meta["history"]))
+            digests = (meta["config"],) if isinstance(meta["config"], str) else tuple(map(str, meta["config"]))
+            return cls(meta["run"], digests, int(meta["round"]), kinds["weights"], kinds["server"], list(meta["history"]))
         except OSError as error:
             raise RunError(f"There is no checkpoint to go on from at {path}.") from error
         except (SafetensorError, ValueError, KeyError, TypeError) as error:

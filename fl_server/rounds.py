@@ -129,11 +129,11 @@ class Rounds:
         digests = config_digests(self.config)
         path = self.folder / CHECKPOINT
         if not path.exists():
-            return Checkpoint(self.run, digests[0], 0, read_parameters(self.initial_model(weights)))
+            return Checkpoint(self.run, digests, 0, read_parameters(self.initial_model(weights)))
         checkpoint = Checkpoint.load(path)
-        if checkpoint.run != self.run or checkpoint.config_digest not in digests:
+        if checkpoint.run != self.run or not set(digests) & set(checkpoint.config_digests):
             raise RunError(f"{self.folder} holds a run of another configuration; choose another folder or resume with its own.")
-        checkpoint.config_digest = digests[0]
+        checkpoint.config_digests = digests
         return checkpoint
 
     def execute(self, grid: Grid, weights: Arrays | None = None) -> Checkpoint:

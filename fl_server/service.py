@@ -106,8 +106,12 @@ class LocalOffer:
 
     def renew(self, used: bool) -> None:
         """Offer another code if this one may be used up, and is, or will soon expire; the same if it has gone."""
-        due = _clock() > self._until or (used and not self._invitations.is_open(self._token))
-        if not local_join.has_room() or not (due or local_join.find() is None):
+        due, gone = _clock() > self._until, local_join.find() is None
+        if not (due or gone or used) or not local_join.has_room():
+            return
+        if not (due or self._invitations.is_open(self._token)):
+            due = True
+        if not (due or gone):
             return
         if due:
             self._token, self._until = self._invitations.create(OFFER), _clock() + OFFER / 2
@@ -140,8 +144,9 @@ class Troubles:
         except Exception as error:
             full, plain = no_room(error), isinstance(error, EmoflError | OSError)
             why = f"There is no room left on the disk of {self._folder}." if full else str(error)
-            if why != self._known.get(part):
-                self._known[part] = why
+            known = f"{type(error).__name__} {error.errno}" if isinstance(error, OSError) else why  # files have random names
+            if known != self._known.get(part):
+                self._known[part] = known
                 log.error("%s The server goes on.", why, exc_info=None if plain else error)
                 if not (full and self._told):
                     self._say(f"{why if plain else f'{type(error).__name__}; see {LOG}.'} The server goes on.")

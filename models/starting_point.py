@@ -107,12 +107,17 @@ def pinned_start(config: RunConfig, folder: Path, begun: bool = False) -> Starti
 
     Raises:
         ModelError: the weights are needed, and are not there any more.
-        RunError: what is remembered is damaged.
+        RunError: what is remembered is damaged; or nothing is, and a published model that it began with may have been another.
         IntegrityError, ConfigError: as `starting_point`, where nothing is remembered.
     """
     path = folder / START
     if not path.exists():
         start = starting_point(config)
+        if begun and start.manifest is not None:
+            raise RunError(
+                f"The run in {folder} was begun by an earlier version, which did not note the model that it started from, and "
+                f"{config.init} may hold another one by now: begin another run."
+            )
         pin_start(start, folder)
         return start
     try:

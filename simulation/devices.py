@@ -92,7 +92,8 @@ class SpentBudgets:
     def __init__(self, devices: SimulatedDevices, clients: int) -> None:
         self._devices, self._clients = devices, clients
         self._seen: dict[int, tuple[int, list[Release]]] = {}
-        self._epsilons: dict[tuple[Release, ...], float] = {}
+        self._bounds: dict[tuple[Release, ...], float] = {}
+        self._exact: dict[tuple[Release, ...], float] = {}
 
     def _releases(self) -> dict[int, list[Release]]:
         for number in range(self._clients):
@@ -102,19 +103,26 @@ class SpentBudgets:
                 self._seen[number] = (size, Ledger(path).releases)
         return {number: releases for number, (_, releases) in self._seen.items()}
 
-    def spent(self) -> list[float]:
-        """Cumulative epsilon of each device by the run's accountant; it is worked out once for devices with the same releases."""
-        privacy = self._devices.config.privacy
-        lists = [_in_order(releases) for _, releases in sorted(self._releases().items())]
-        known = self._epsilons
-        self._epsilons = {
-            each: known[each] if each in known else spent_epsilon(each, privacy.delta, privacy.accountant) for each in set(lists)
-        }
-        return [self._epsilons[each] for each in lists]
-
     def largest(self) -> float:
-        """Cumulative epsilon, by the run's accountant, of the device that has spent most by it."""
-        return max(self.spent(), default=0.0)
+        """Cumulative epsilon, by the run's accountant, of the device that has spent most by it.
+
+        PRV takes half a second for a device: it is asked in the order of RDP, which is never the smaller one, until nobody who is
+        left can have spent more.
+        """
+        privacy, most = self._devices.config.privacy, 0.0
+        lists = {_in_order(releases) for releases in self._releases().values()}
+        known = self._bounds
+        self._bounds = {each: known[each] if each in known else spent_epsilon(each, privacy.delta) for each in lists}
+        if privacy.accountant == "rdp":
+            return max(self._bounds.values(), default=0.0)
+        self._exact = {each: epsilon for each, epsilon in self._exact.items() if each in lists}
+        for each in sorted(lists, key=lambda releases: -self._bounds[releases]):
+            if self._bounds[each] <= most:
+                break
+            if each not in self._exact:
+                self._exact[each] = spent_epsilon(each, privacy.delta, privacy.accountant)
+            most = max(most, self._exact[each])
+        return most
 
 
 def _in_order(releases: list[Release]) -> tuple[Release, ...]:

@@ -52,7 +52,23 @@ def test_in_another_home_than_the_devices_nothing_is_obeyed_and_that_is_said(fac
     remember_home(faces, home)
     found = own_home(faces, tmp_path / "other")
     assert found.path == tmp_path / "other"
-    assert f"takes part with {home} and obeys the rules there" in str(found.objection)
+    assert f"obeys the rules in {home}, and those in {tmp_path / 'other'} from when" in str(found.objection)
+
+
+def test_a_folder_that_another_account_used_before_is_no_obstacle(
+    faces: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's user may not look into what a host's user left beside the faces."""
+    forbidden, real = faces / ".emofl", os.stat
+
+    def stat_of(path: object, *rest: object, **more: object) -> os.stat_result:
+        if str(path).startswith(str(forbidden)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **more)  # type: ignore[call-overload,no-any-return]
+
+    change_policy(forbidden, {"largest_epsilon": "1"})
+    monkeypatch.setattr(os, "stat", stat_of)
+    assert strange_rules(faces, home) == []
 
 
 def test_a_home_that_is_gone_is_asked_for_and_not_made_anew(faces: Path, home: Path, tmp_path: Path) -> None:

@@ -187,17 +187,17 @@ def test_the_command_changes_the_rules_that_a_device_with_a_home_elsewhere_obeys
     assert (json.loads(out)["largest_epsilon"], err.strip()) == (1, f"The rules are in: {home / 'policy.toml'}")
 
 
-def test_rules_that_the_device_would_not_obey_are_shown_with_a_warning_and_never_written(tmp_path: Path, run: Run) -> None:
+def test_of_rules_in_a_home_that_the_device_does_not_have_yet_it_is_said_from_when_they_hold(tmp_path: Path, run: Run) -> None:
+    """An owner who moves the device writes its rules before its first start there."""
     home, other = tmp_path / "home", tmp_path / "other"
     home.mkdir()
     remember_home(tmp_path, home)
     code, _, err = run("--home", other, "--set", "largest_epsilon=1")
-    assert code == ConfigError.exit_code
-    assert f"takes part with {home} and obeys the rules there, not those in {other}" in err
-    assert not other.exists()
+    assert (code, read_policy(other).largest_epsilon) == (0, 1)
+    assert f"obeys the rules in {home}, and those in {other} from when it is started with that --home" in " ".join(err.split())
     code, out, err = run("--home", other, "--json")
-    assert (code, json.loads(out)) == (0, Policy().model_dump(mode="json"))
-    assert "obeys the rules there" in err
+    assert (code, json.loads(out)["largest_epsilon"]) == (0, 1)
+    assert "from when it is started" in err
     assert run("--home", home, "--set", "largest_epsilon=1")[0] == 0
 
 

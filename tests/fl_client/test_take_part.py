@@ -36,7 +36,7 @@ from fl_client import enrolment, take_part
 from fl_client.cli import app as whole_client
 from fl_client.node_process import on_battery
 from fl_client.node_settings import VARIABLE, Ending, NodeSettings
-from fl_client.own_home import own_home
+from fl_client.own_home import own_home, remember_home
 from fl_client.own_ledger import own_ledger
 from fl_client.policy import Policy
 from fl_client.policy_file import change_policy
@@ -261,3 +261,17 @@ def test_on_battery_means_a_battery_and_no_mains(
         if online is not None:
             (tmp_path / name / "online").write_text(f"{online}\n")
     assert on_battery(tmp_path) is expected
+
+
+def test_a_start_without_home_takes_the_home_of_the_last_one_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules that `fl-client policy` changes without --home lie there."""
+    faces, home, started = tmp_path / "faces", tmp_path / "elsewhere", list[Path]()
+    for folder in (faces, home):
+        folder.mkdir()
+    monkeypatch.setattr(take_part, "_run", lambda settings, *_: started.append(settings.home))
+    first = CliRunner().invoke(whole_client, ["--data", str(faces)])
+    remember_home(faces, home)
+    then = CliRunner().invoke(whole_client, ["--data", str(faces)])
+    assert started == [faces / ".emofl", home] == [started[0], own_home(faces, None).path]
+    assert "home is" not in first.output
+    assert f"home is {home}, as at its last start" in " ".join(then.output.split())

@@ -285,13 +285,28 @@ def test_a_run_goes_on_after_an_upgrade_that_brings_new_settings(tmp_path: Path)
         run(tmp_path, nodes, later(novelty=4))
 
 
-def test_a_checkpoint_that_has_the_digest_of_all_settings_is_gone_on_with_and_gets_the_new_one(tmp_path: Path) -> None:
+def test_a_run_goes_on_after_an_upgrade_that_changes_a_default(tmp_path: Path) -> None:
+    class OtherServer(ServerConfig):
+        rounds: int = 2
+
+    class OtherConfig(RunConfig):
+        server: OtherServer = OtherServer()
+
+    nodes = {1: moved_by(0.1), 2: moved_by(0.1)}
+    run(tmp_path, nodes, config(rounds=2))
+    later = OtherConfig.model_validate(config(rounds=2).model_dump(mode="json"))
+    assert config_digests(later)[0] != config_digests(config(rounds=2))[0]
+    state, grid = run(tmp_path, nodes, later)
+    assert (state.round, grid.asked) == (2, [])
+
+
+def test_an_older_checkpoint_that_has_the_digest_of_all_settings_alone_is_gone_on_with(tmp_path: Path) -> None:
     settings, nodes = config(rounds=1), {1: moved_by(0.1), 2: moved_by(0.1)}
     state, _ = run(tmp_path, nodes, settings)
-    state.config_digest = config_digests(settings)[1]
+    state.config_digests = config_digests(settings)[1:]
     state.save(tmp_path / CHECKPOINT)
     again, grid = run(tmp_path, nodes, settings)
-    assert (again.round, grid.asked, again.config_digest) == (1, [], config_digests(settings)[0])
+    assert (again.round, grid.asked, again.config_digests) == (1, [], config_digests(settings))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])

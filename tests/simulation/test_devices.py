@@ -35,18 +35,21 @@ def test_the_largest_epsilon_is_the_largest_by_the_runs_own_accountant(
     assert budgets(tmp_path, accountant, [RARE], [OFTEN]).largest() == spent[most]
 
 
-def test_epsilon_is_worked_out_once_for_devices_with_the_same_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Release, ...]] = []
+def test_the_slow_accountant_is_asked_only_where_it_may_matter_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
 
-    def counted(releases: tuple[Release, ...], delta: float, accountant: Accountant) -> float:
-        asked.append(releases)
-        return float(len(releases))
+    def counted(releases: tuple[Release, ...], delta: float, accountant: Accountant = "rdp") -> float:
+        asked.append((accountant, len(releases)))
+        return len(releases) * (1.0 if accountant == "prv" else 1.4)
 
     monkeypatch.setattr("simulation.devices.spent_epsilon", counted)
     known = budgets(tmp_path, "prv", [RARE, OFTEN], [OFTEN, RARE], [OFTEN])
-    assert known.spent() == [2, 2, 1, 0]
     assert known.largest() == 2
-    assert sorted(map(len, asked)) == [0, 1, 2]
+    assert sorted(asked) == [("prv", 2), ("rdp", 0), ("rdp", 1), ("rdp", 2)]
+    assert known.largest() == 2
     debit(known._devices, 3, RARE)
-    assert known.spent() == [2, 2, 1, 1]
-    assert asked[3:] == [(RARE,)]
+    assert known.largest() == 2
+    assert asked[4:] == [("rdp", 1)]
+    debit(known._devices, 2, RARE, RARE)
+    assert known.largest() == 3
+    assert asked[5:] == [("rdp", 3), ("prv", 3)]

@@ -197,6 +197,16 @@ def test_a_run_begins_from_its_own_version_while_that_is_there(finished: Path, t
     assert all(np.array_equal(found.weights[name], first.weights[name]) for name in first.weights)
 
 
+def test_a_run_of_an_earlier_version_that_began_with_a_published_model_is_not_gone_on_with(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", config(init=str(finished / REGISTRY)), datetime.now(UTC))
+    (folder.path / START).unlink()
+    with pytest.raises(RunError, match="did not note the model"):
+        pinned_start(folder.config, folder.path, begun=True)
+    assert pinned_start(folder.config, folder.path).manifest is not None
+
+
 def test_a_damaged_note_of_the_start_is_one_sentence(finished: Path, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", config(init=str(finished / REGISTRY)), datetime.now(UTC))
     (folder.path / START).write_text("{}")

@@ -195,7 +195,7 @@ def _lost(seen: Tensor, told: Tensor, into: int, out: int) -> Tensor:
     Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1: a sum of n products is off by at most
     n u / (1 - n u) times the sum of their magnitudes, in whatever order, and by the least normal number for each that
     underflows. With rows r_t and gradients g_t that comes to (sum of |r_t| |g_t|)^2, (sum of |g_t|)^2 and (sum of |r_t|)^2. In
-    training it adds less than a thousandth to the layer's square.
+    training it adds half a thousandth to a layer's square at 9 places, and a hundredth at most where the library takes this way.
     """
     places, info = seen.shape[1], torch.finfo(seen.dtype)
     lengths, slopes = (gram.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt() for gram in (seen, told))
