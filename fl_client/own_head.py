@@ -8,6 +8,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from common.arrays import Arrays
 from common.errors import IntegrityError
 from common.files import no_room, read_plain, write_atomic
 from fl_client.own_home import remembered_homes
+from fl_client.wipes import Since, wiping
 from models.faces.folder import OWN_FOLDER
 from models.subset import shared_names
 
@@ -57,11 +59,13 @@ class RunHead:
         path: of the file; None for a device that has no place for one, and begins every round with the server's head.
         run: what tells this run from others, servers included.
         local_layers: of the run's settings: `none` or `head`.
+        since: from before the faces were read; None for a device whose heads are never wiped, as a simulation's.
     """
 
     path: Path | None
     run: str
     local_layers: str
+    since: Since | None = None
 
     def objection(self, weights: Arrays) -> str | None:
         """Why a head of this model could not be kept, found out by writing as much; None if it can, or none is to be kept."""
@@ -98,7 +102,8 @@ class RunHead:
     def keep(self, weights: Arrays, update: Arrays) -> Arrays:
         """What of an update leaves the device; the rest, on top of `weights`, is stored.
 
-        What is not finite, or cannot be written, is not stored: the debit stands, and the file stays as it was.
+        What is not finite, cannot be written, or is of faces that were wiped meanwhile, is not stored: the debit stands, and the
+        file stays as it was.
         """
         shared = set(shared_names(update, self.local_layers))
         with np.errstate(all="ignore"):
@@ -112,7 +117,10 @@ class RunHead:
             log.warning("The device's own head is not finite after this round, so it is not kept.")
             return
         try:
-            write_head(path, OwnHead(head, {"run": self.run}))
+            if not keep_head(path, OwnHead(head, {"run": self.run}), self.since):
+                log.warning("The device's own heads were deleted during this round, so what it trained of one is not kept.")
+        except IntegrityError as error:
+            log.warning("%s The device's own head of this round is not kept.", error)
         except OSError as error:
             log.warning("%s cannot be written (%s): the device's own head of this round is not kept.", path, _why(error))
 
@@ -148,11 +156,29 @@ def write_head(path: Path, head: OwnHead) -> None:
     write_atomic(path, save(dict(head.arrays), metadata=dict(head.facts)), mode=0o600)
 
 
+def keep_head(path: Path, head: OwnHead, since: Since | None) -> bool:
+    """As `write_head`, but not if the device's heads were wiped `since`; whether it was written.
+
+    Raises:
+        IntegrityError: whether they were cannot be told.
+    """
+    with since.no_wipe() if since is not None else nullcontext(True) as unwiped:
+        if unwiped:
+            write_head(path, head)
+    return unwiped
+
+
 def forget_heads(data: Path) -> bool:
     """Delete all heads for the faces in `data`, in the device's home too where that is another folder; whether there were any.
 
-    No link is followed. The folder of our own beside the faces goes, too, if nothing else is in it.
+    One that is being fitted now is not kept. No link is followed. The folder of our own beside the faces goes, too, if nothing
+    else is in it.
     """
+    with wiping(data):
+        return _forget_heads(data)
+
+
+def _forget_heads(data: Path) -> bool:
     own = data / OWN_FOLDER
     if own.is_symlink():
         log.warning("%s is a link, which is not followed: delete %s where it leads yourself.", own, PERSONAL)

@@ -17,10 +17,11 @@ from rich.table import Table
 from common.console import err, out
 from common.errors import ConfigError, ModelError
 from fl_client.node_settings import REGISTRY
-from fl_client.own_head import FITTED, OwnHead, forget_heads, personal_folder, write_head
+from fl_client.own_head import FITTED, OwnHead, forget_heads, keep_head, personal_folder
 from fl_client.own_home import home_of, remembered_homes
 from fl_client.personal_settings import PersonalSettings
 from fl_client.privacy_commands import existing_folder
+from fl_client.wipes import since_now
 from models.published import LATEST
 
 if TYPE_CHECKING:
@@ -78,25 +79,29 @@ def personalise(
         settings = PersonalSettings(pull=pull)
     except ValidationError as error:
         raise ConfigError(f"--pull is wrong: {error.errors()[0]['msg']}.") from error
+    since = since_now(folder)
     start = _start(folder, registry, model, trust)
     found, fitted = _fit(folder, start, settings)
     if not found.finite:
         raise ModelError("The fitted head is not made of finite numbers and is not kept: try a larger --pull or another model.")
     better = found.after.accuracy >= found.before.accuracy
     path = personal_folder(folder) / FITTED
-    if better or keep_anyway:
-        write_head(path, _head(found, start, fitted))
+    wanted = better or keep_anyway
+    kept = wanted and keep_head(path, _head(found, start, fitted), since)
+    if wanted and not kept:
+        err.print("These faces' heads were deleted meanwhile, so this one is not kept.", soft_wrap=True)
     if as_json:
         figures = {
             stage: {"accuracy": one.accuracy, "balanced_accuracy": one.balanced_accuracy, "loss": one.loss}
             for stage, one in (("before", found.before), ("shifted", found.shifted), ("after", found.after))
         }
-        told = {"model": start.name, "fitted": fitted, "set_aside": found.before.examples, "kept": better or keep_anyway}
+        told = {"model": start.name, "fitted": fitted, "set_aside": found.before.examples, "kept": kept}
         out.print(json.dumps(told | figures), soft_wrap=True, markup=False)
         return
     _show(found, start, fitted)
-    if not better and not keep_anyway:
+    if not wanted:
         out.print("The head is worse on the faces set aside, so it is not kept; more faces may help (--keep-anyway keeps it).")
+    if not kept:
         return
     out.print(f"Kept in {escape(os.path.relpath(path))}, for you alone: who can read it may learn of your faces.", soft_wrap=True)
     out.print(f"[bold]fl-client webcam --personal {escape(os.path.relpath(folder))}[/] uses it.", soft_wrap=True)

@@ -21,7 +21,7 @@ from common.errors import DataError
 from common.files import fsync_folder, locked, write_atomic
 from fl_client.capture import consent
 from models.faces.folder import CONSENT, SESSION_FOLDER, SUFFIXES
-from models.faces.picture import Unusable, read_grey
+from models.faces.picture import Unusable, digest, read_grey
 from models.faces.quality import bits_apart, fingerprint
 from models.preprocess import Preprocessing
 
@@ -55,6 +55,7 @@ class Album:
 
     Attributes:
         folder: where it is.
+        yes: the consents under which faces are seen and stored; none before the first is met.
         tightened: files and folders that others could read before this opening, and cannot now.
     """
 
@@ -80,10 +81,33 @@ class Album:
             os.close(os.open(folder / SESSION_FOLDER / LOCK, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, PRIVATE_FILE))
             self.tightened = self._tighten()
             self.read_again()
+            self.meet()
         except FileExistsError as error:
             raise DataError(f"{folder} is not a folder: --data takes the folder that the pictures go into.") from error
         except OSError as error:
             raise DataError(f"{folder} cannot be used ({error.strerror}): --data takes a folder of your own.") from error
+
+    def meet(self) -> None:
+        """Go on under the yes that stands now, if there is one; nothing seen under another may be kept then."""
+        given = consent.given(self.folder)
+        self.yes = given if consent.holds(given) else ()
+
+    def stands(self) -> bool:
+        """Whether the very yes still stands that this album met first, and not one given after `--forget` took it back."""
+        given = consent.given(self.folder)
+        if not consent.holds(given) or given[: len(self.yes)] != self.yes:
+            return False
+        self.yes = given
+        return True
+
+    def require_yes(self) -> None:
+        """Refuse to go on unless it `stands`.
+
+        Raises:
+            NotGiven: it does not.
+        """
+        if not self.stands():
+            raise consent.NotGiven
 
     def read_again(self) -> None:
         """The files changed beside this album: look at all of them anew."""
@@ -117,33 +141,39 @@ class Album:
         """Store a grey (side, side) square under the next free number.
 
         Raises:
-            NotGiven: nobody agreed, or `--forget` took the yes back meanwhile.
+            NotGiven: nobody agreed, or `--forget` took the yes back meanwhile, whether or not somebody agreed anew.
         """
         content = BytesIO()
         Image.fromarray(square).save(content, "png")
         with self._agreed():
-            path = self._next_free(emotion)
+            path = self._next_free(emotion, ".png")
             write_atomic(path, content.getvalue(), PRIVATE_FILE)
         stored = Stored(emotion, path)
         self._prints[emotion].append((path, fingerprint(square)))
         return stored
 
-    def delete(self, stored: Stored) -> None:
-        """Remove a picture; one that is gone already is no error."""
+    def delete(self, stored: Stored) -> bool:
+        """Remove a picture; whether it was still there."""
+        there = os.path.lexists(stored.path)
         stored.path.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             fsync_folder(stored.path.parent)
         self._forget(stored.path)
+        return there
 
-    def put_back(self, path: Path, content: bytes) -> None:
-        """Write a picture again that was deleted in this session.
+    def put_back(self, stored: Stored, content: bytes) -> Stored:
+        """Write a picture again that was deleted in this session; under the next free number if another has its name now.
 
         Raises:
             NotGiven: as `save`.
         """
         with self._agreed():
+            stored.path.parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+            taken = os.path.lexists(stored.path)
+            path = self._next_free(stored.emotion, stored.path.suffix) if taken else stored.path
             write_atomic(path, content, PRIVATE_FILE)
         self.read_again()
+        return Stored(stored.emotion, path)
 
     def relabel(self, stored: Stored, emotion: str) -> Stored:
         """Move a picture to another emotion; it is at one of the two places at any moment.
@@ -153,7 +183,7 @@ class Album:
             NotGiven: as `save`.
         """
         with self._agreed():
-            path = self._next_free(emotion).with_suffix(stored.path.suffix)
+            path = self._next_free(emotion, stored.path.suffix)
             try:
                 os.rename(stored.path, path)
             except FileNotFoundError as error:
@@ -177,26 +207,33 @@ class Album:
         """The picture called `emotion/file` by `Stored.name`, if there is one."""
         return next((stored for stored in self.pictures() if stored.name == name), None)
 
+    def with_content(self, stored: Stored, content: bytes) -> Stored | None:
+        """The picture whose file has this digest: `stored` if it still is that, else one that it may have become; None: gone."""
+        nearest_first = sorted(self.pictures(), key=lambda one: one != stored)
+        return next((one for one in nearest_first if content_of(one) == content), None)
+
     def _emotion_folders(self) -> list[Path]:
         if not self.folder.exists():  # --forget took it away
             return []
         with os.scandir(self.folder) as entries:
             return [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False) and canonical_emotion(e.name)]
 
-    def _next_free(self, emotion: str) -> Path:
+    def _next_free(self, emotion: str, suffix: str) -> Path:
         folder = self.folder / emotion
         folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-        numbers = [int(match[1]) for name in os.listdir(folder) if (match := _NUMBER.match(name))]
-        return folder / f"{max(numbers, default=0) + 1:05d}.png"
+        number = max((int(match[1]) for name in os.listdir(folder) if (match := _NUMBER.match(name))), default=0) + 1
+        while os.path.lexists(path := folder / f"{number:05d}{suffix}"):  # past the longest number that is counted
+            number += 1
+        return path
 
     @contextmanager
     def _agreed(self) -> Iterator[None]:
-        """Alone among captures, and while the yes stands; `forget` holds the same lock, and removes it."""
+        """Alone among captures, and while its yes stands; `forget` holds the same lock, and removes it."""
         lock = self.folder / SESSION_FOLDER / LOCK
         if not lock.exists():
             raise consent.NotGiven
         with locked(lock):
-            consent.require(self.folder)
+            self.require_yes()
             yield
 
     def _remember(self, stored: Stored) -> None:
@@ -221,6 +258,14 @@ class Album:
             for leftover in folder.glob(".?????.png.*"):
                 leftover.unlink(missing_ok=True)
         return changed
+
+
+def content_of(stored: Stored) -> bytes | None:
+    """Digest of a picture's file; None if it is gone or cannot be read."""
+    try:
+        return digest(stored.path)
+    except Unusable:
+        return None
 
 
 def _close(path: Path, mode: int) -> bool:

@@ -69,7 +69,7 @@ class Booth:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self._standing = Standing(self.studio.album.folder, self._drop)
+        self._standing = Standing(self.studio.album.folder, self._drop, self.studio.album.yes)
 
     def app(self, host: str) -> Starlette:
         """The ASGI application that answers at `host`."""

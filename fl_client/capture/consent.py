@@ -57,7 +57,7 @@ class Consent(Settings):
     """One person's yes.
 
     Attributes:
-        date: UTC, to the second.
+        date: UTC, to the microsecond: no two are the same.
         text_version: which text they read.
         text_sha256: of that text.
         people: who is in the pictures, in the owner's words.
@@ -106,16 +106,6 @@ class NotGiven(ConfigError):
         super().__init__("Nothing is captured before everybody in the pictures agrees; --forget takes a yes back.")
 
 
-def require(folder: Path) -> None:
-    """Refuse to go on without a yes.
-
-    Raises:
-        NotGiven: there is none.
-    """
-    if not is_given(folder):
-        raise NotGiven
-
-
 def record(folder: Path, people: str, now: datetime | None = None) -> Consent:
     """Write down that `people` agreed to `TEXT`, beside what was agreed to before.
 
@@ -124,7 +114,7 @@ def record(folder: Path, people: str, now: datetime | None = None) -> Consent:
     """
     try:
         consent = Consent(
-            date=(now or datetime.now(UTC)).replace(microsecond=0),
+            date=now or datetime.now(UTC),
             text_version=TEXT_VERSION,
             text_sha256=sha256(TEXT.encode()),
             people=" ".join(people.split()),

@@ -78,12 +78,12 @@ def _forget(folder: Path) -> Forgotten:
             path.unlink()
         elif entry.is_dir(follow_symlinks=False):
             pictures += _empty(path)
+    forget_heads(folder)  # after the pictures: nobody who reads them from here on finds one
     session = folder / SESSION_FOLDER
     if session.is_symlink():
         session.unlink()
     else:
         shutil.rmtree(session, ignore_errors=True)
-    forget_heads(folder)
     fsync_folder(folder)
     left = sorted(printable(str(path.relative_to(folder))) for path in folder.iterdir() if path.name != OWN_FOLDER)
     ledger = (folder / OWN_FOLDER).exists()

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from common.emotions import EMOTIONS_8
-from fl_client.capture import consent
 from fl_client.capture.album import Album
 from fl_client.capture.importing import Found, Search, Tally
 from fl_client.capture.labels import UNWANTED, Ask, Label, Leave, Origin, Rule, Take, decide, parse_corrections
@@ -46,7 +45,12 @@ class ImportForm:
     tally: Tally = field(default_factory=Tally)
 
     def run(self, found: Iterator[Found]) -> None:
-        """Decide on every face; each is stored at once, so that stopping midway loses nothing."""
+        """Decide on every face; each is stored at once, so that stopping midway loses nothing.
+
+        Raises:
+            NotGiven: nobody agreed, or `--forget` took the yes back meanwhile.
+        """
+        self.album.require_yes()
         to_ask = self._undecided(found)
         try:
             while page := list(islice(to_ask, PAGE)):
@@ -68,7 +72,7 @@ class ImportForm:
                 self.tally.left[decision.why] += 1
 
     def _confirm(self, page: list[Found]) -> None:
-        consent.require(self.album.folder)
+        self.album.require_yes()
         self.console.print(_table(page, colours=self.console.color_system is not None))
         self.console.print(NUMBERS, soft_wrap=True)
         corrections = self._corrections(len(page))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common.emotions import EMOTIONS_8
 from common.errors import DataError
 from fl_client.capture.album import Album, Stored
+from fl_client.capture.consent import NotGiven
 from fl_client.webcam import paint
 from fl_client.webcam.overlay import COLOURS
 from fl_client.webcam.paint import Area, Canvas
@@ -40,7 +41,7 @@ class Review:
     album: Album
     at: int = 0
     _pictures: list[Stored] = field(default_factory=list)
-    _deleted: list[tuple[Path, bytes]] = field(default_factory=list)
+    _deleted: list[tuple[Stored, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._pictures = self.album.pictures()
@@ -51,7 +52,14 @@ class Review:
         return tuple(self._pictures)
 
     def press(self, key: str) -> str:
-        """What a key does, told in one line: a d w s move, n p page, x deletes, u takes a deletion back, 1-8 relabel."""
+        """What a key does, told in one line: a d w s move, n p page, x deletes, u takes a deletion back, 1-8 relabel.
+
+        Raises:
+            NotGiven: the yes under which the pictures were opened is gone; what was deleted cannot be taken back any more.
+        """
+        if not self.album.stands():
+            self._deleted.clear()
+            raise NotGiven
         key = key.lower()
         if key in _MOVES and self._pictures:
             self.at = min(max(self.at + _MOVES[key], 0), len(self._pictures) - 1)
@@ -85,7 +93,7 @@ class Review:
             return "There is no picture."
         stored = self._pictures.pop(self.at)
         with suppress(OSError):
-            self._deleted.append((stored.path, stored.path.read_bytes()))
+            self._deleted.append((stored, stored.path.read_bytes()))
         self.album.delete(stored)
         self.at = min(self.at, max(0, len(self._pictures) - 1))
         return f"Deleted {stored.name}; u takes it back."
@@ -93,11 +101,12 @@ class Review:
     def _take_back(self) -> str:
         if not self._deleted:
             return "Nothing was deleted here."
-        path, content = self._deleted.pop()
-        self.album.put_back(path, content)
+        stored, content = self._deleted[-1]
+        back = self.album.put_back(stored, content)
+        self._deleted.pop()
         self._pictures = self.album.pictures()
-        self.at = next((number for number, stored in enumerate(self._pictures) if stored.path == path), 0)
-        return f"{path.parent.name}/{path.name} is back."
+        self.at = next((number for number, one in enumerate(self._pictures) if one == back), 0)
+        return f"{stored.name} is back{'' if back == stored else f' as {back.name}'}."
 
     def _relabel(self, emotion: str) -> str:
         if not self._pictures or self._pictures[self.at].emotion == emotion:

@@ -23,19 +23,20 @@ class Standing:
 
     Attributes:
         drop: forgets all faces seen so far; called when a yes that was seen is gone.
+        yes: the consents that were seen last; none without one to the text as it is now.
     """
 
     folder: Path
     drop: Callable[[], None]
-    _yes: tuple[consent.Consent, ...] = ()
+    yes: tuple[consent.Consent, ...] = ()
 
     def holds(self) -> bool:
         """Whether there is a yes."""
         given = consent.given(self.folder)
         holds = consent.holds(given)
-        if self._yes and (not holds or given[: len(self._yes)] != self._yes):
+        if self.yes and (not holds or given[: len(self.yes)] != self.yes):
             self.drop()
-        self._yes = given if holds else ()
+        self.yes = given if holds else ()
         return holds
 
     def require(self) -> None:

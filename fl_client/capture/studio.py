@@ -16,7 +16,7 @@ from common.emotions import EMOTIONS_8
 from common.errors import IntegrityError
 from common.files import read_plain, write_atomic
 from fl_client.capture import consent
-from fl_client.capture.album import Album, Stored
+from fl_client.capture.album import Album, Stored, content_of
 from fl_client.capture.face import Cut, Fault, cut_out, fault_of, the_one_face
 from fl_client.capture.pose import Pose, advice, pose_of
 from fl_client.capture.session import DEFAULT_TARGET, Rhythm, Session
@@ -72,7 +72,7 @@ class Studio:
     margin: float = 0.0
     left_out: dict[Fault, int] = field(default_factory=lambda: defaultdict(int))
     _poses: dict[str, list[Pose]] = field(default_factory=lambda: defaultdict(list))
-    _last: list[Stored] = field(default_factory=list)
+    _last: list[tuple[Stored, bytes | None]] = field(default_factory=list)
 
     def see(self, picture: NDArray[np.uint8], now: float) -> Sight:
         """Look at a (H, W, 3) uint8 frame and, if a burst wants a picture and the face is good, store it.
@@ -81,7 +81,8 @@ class Studio:
             now: seconds of a clock that never goes back.
 
         Raises:
-            NotGiven: nobody agreed, or `--forget` on another terminal took the yes back; nothing seen before is kept then.
+            NotGiven: nobody agreed, or `--forget` on another terminal took the yes back, whether or not somebody agreed anew;
+                nothing seen before is kept then.
         """
         self.require_consent()
         self.session = self.session.tick(now)
@@ -100,7 +101,7 @@ class Studio:
             return Sight(detections, cut, fault, advice=hint)
         stored = self.album.save(emotion, cut.square)
         self._poses[emotion].append(pose_of(found, picture.shape[0]))
-        self._last.append(stored)
+        self._last.append((stored, content_of(stored)))
         self.session = self.session.took(now)
         return Sight(detections, cut, None, stored, advice(self._poses[emotion]))
 
@@ -110,15 +111,17 @@ class Studio:
         self.session = self.session.begin(emotion, now)
 
     def undo(self) -> int:
-        """Delete what the last burst stored: how many pictures that were."""
+        """Delete what the last burst stored, under whatever name and emotion it is now: how many pictures were still there."""
         self.session = self.session.ended() if self.session.burst else self.session
-        removed, self._last = self._last, []
-        for stored in removed:
-            self.album.delete(stored)
+        taken, self._last = self._last, []
+        removed = 0
+        for stored, content in taken:
+            now = self.album.with_content(stored, content) if content is not None else None
+            removed += now is not None and self.album.delete(now)
             if poses := self._poses[stored.emotion]:
                 poses.pop()
         self.recount()
-        return len(removed)
+        return removed
 
     def require_consent(self) -> None:
         """As `see`; for forms that wait for a key instead of a frame.
@@ -126,7 +129,7 @@ class Studio:
         Raises:
             NotGiven: as `see`.
         """
-        if not consent.is_given(self.album.folder):
+        if not self.album.stands():
             self.forget()
             raise consent.NotGiven
 
@@ -137,6 +140,7 @@ class Studio:
         self._poses.clear()
         self.album.read_again()
         self.recount()
+        self.album.meet()
 
     def recount(self) -> None:
         """The folder changed beside the session."""

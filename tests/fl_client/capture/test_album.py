@@ -53,6 +53,19 @@ def test_pictures_are_numbered_on_and_never_overwritten(faces: Path):
     assert [*names, album.save("fear", face(9)).path.name] == ["00001.png", "00002.png", "00003.png", "00004.png"]
 
 
+def test_a_number_too_long_to_count_on_from_is_passed_over(faces: Path):
+    album = agreed_album(faces)
+    (faces / "fear").mkdir()
+    for name in ("999999999.png", "1000000000.jpg"):
+        (faces / "fear" / name).write_bytes(b"somebody's")
+    names = [album.save("fear", face(seed)).path.name for seed in range(3)]
+    assert names == ["1000000000.png", "1000000001.png", "1000000002.png"]
+    moved = album.relabel(album.save("anger", face(4)), "fear")
+    assert moved.path.name == "1000000003.png"
+    assert (faces / "fear" / "999999999.png").read_bytes() == b"somebody's"
+    assert len(list((faces / "fear").iterdir())) == 6
+
+
 def test_a_picture_is_whole_or_absent_when_the_disk_fails(faces: Path, monkeypatch: pytest.MonkeyPatch):
     album = agreed_album(faces)
 
@@ -135,6 +148,86 @@ def test_review_deletes_at_once_and_takes_back(review: Review, faces: Path):
     assert mode(faces / name) == 0o600
     assert review.pictures[review.at].name == name
     assert review.press("u") == "Nothing was deleted here."
+
+
+def test_what_is_taken_back_overwrites_nothing_that_has_its_name_now(faces: Path):
+    album = agreed_album(faces)
+    old = album.save("fear", face(1))
+    review, content = Review(album), old.path.read_bytes()
+    review.press("x")
+    new = album.save("fear", face(2))
+    assert new.path == old.path
+    kept = new.path.read_bytes()
+    assert review.press("u") == "fear/00001.png is back as fear/00002.png."
+    assert new.path.read_bytes() == kept
+    assert (faces / "fear" / "00002.png").read_bytes() == content
+    assert review.pictures[review.at].name == "fear/00002.png"
+
+
+def test_what_is_taken_back_comes_with_its_folder(faces: Path):
+    album = agreed_album(faces)
+    (faces / "happy").mkdir()
+    Image.fromarray(face(1)).save(faces / "happy" / "a.jpg")
+    review = Review(album)
+    review.press("x")
+    (faces / "happy").rmdir()
+    assert review.press("u") == "happy/a.jpg is back."
+    assert mode(faces / "happy") == 0o700
+
+
+def test_a_picture_that_could_not_be_written_again_can_still_be_taken_back(
+    review: Review, faces: Path, monkeypatch: pytest.MonkeyPatch
+):
+    review.press("x")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(files.os, "fsync", fail)
+        with pytest.raises(OSError, match="No space"):
+            review.press("u")
+    assert review.press("u") == "anger/00001.png is back."
+
+
+def agreed_anew(faces: Path) -> Album:
+    """As another terminal does: everything is wiped, and the same person agrees again at once."""
+    forget(faces)
+    return agreed_album(faces)
+
+
+def test_what_was_seen_under_a_yes_that_was_taken_back_is_not_stored_under_a_new_one(faces: Path):
+    album = agreed_album(faces)
+    kept = album.save("fear", face(1))
+    other = agreed_anew(faces)
+    assert not album.stands()
+    for deed in (lambda: album.save("fear", face(3)), lambda: album.relabel(kept, "anger")):
+        with pytest.raises(consent.NotGiven, match="takes a yes back"):
+            deed()
+    assert not list(faces.rglob("*.png"))
+    assert other.save("fear", face(2)).path.exists()
+    album.meet()
+    assert album.save("fear", face(3)).path.exists()
+
+
+def test_a_yes_beside_the_first_one_is_no_change(faces: Path):
+    album = agreed_album(faces)
+    consent.record(faces, "Ada")
+    assert album.stands()
+    assert album.save("fear", face(1)).path.exists()
+
+
+def test_review_takes_nothing_back_under_a_new_yes(review: Review, faces: Path):
+    review.press("x")
+    new = agreed_anew(faces).save("anger", face(90))
+    content = new.path.read_bytes()
+    for key in ("u", "x", "2"):
+        with pytest.raises(consent.NotGiven):
+            review.press(key)
+    review.album.meet()
+    assert review.press("u") == "Nothing was deleted here."
+    assert new.path.read_bytes() == content
+    assert len(list(faces.rglob("*.png"))) == 1
 
 
 @pytest.mark.parametrize("reopened", [False, True])

@@ -368,6 +368,56 @@ def test_forgetting_on_another_terminal_ends_a_session_in_one_sentence(
     assert not list(faces.rglob("*.png"))
 
 
+def test_faces_that_an_import_asks_about_are_not_stored_under_a_yes_given_meanwhile(
+    capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enter_after_a_new_yes(line: str) -> str:
+        forget(faces)
+        agreed_album(faces)
+        return ""
+
+    agreed_album(faces)
+    monkeypatch.setattr(capture_commands, "_ask", enter_after_a_new_yes)
+    code, out, err = capture("--import", photos)
+    assert (code, "--forget takes a yes back" in err) == (2, True)
+    assert "0 stored" in out
+    assert not list(faces.rglob("*.png"))
+
+
+def test_a_first_yes_in_the_same_command_is_the_one_that_has_to_stand(
+    capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enter_after_a_new_yes(line: str) -> str:
+        forget(faces)
+        agreed_album(faces)
+        return ""
+
+    monkeypatch.setattr(capture_commands, "_ask", enter_after_a_new_yes)
+    assert capture("--import", photos, "--agree")[0] == 2
+    assert not list(faces.rglob("*.png"))
+
+
+@pytest.mark.parametrize("form", ["--headless", "--window"])
+def test_a_session_does_not_go_on_under_a_yes_given_anew(
+    capture: Command, faces: Path, source: Patterns, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    frames = source.frames
+
+    def agreed_anew_after_four() -> Any:
+        for frame in frames():
+            if frame.index == 4:
+                forget(faces)
+                agreed_album(faces)
+            yield frame
+
+    monkeypatch.setattr(source, "frames", agreed_anew_after_four)
+    monkeypatch.setattr(capture_commands, "_window", lambda: FakeWindow(" ", *[""] * 9))
+    options = (*HEADLESS, "--emotion", "fear", "--count", 9) if form == "--headless" else ("--emotion", "fear")
+    code, _, err = capture("--agree", *options, typed="\n" * 9)
+    assert (code, "--forget takes a yes back" in err) == (2, True)
+    assert not list(faces.rglob("*.png"))
+
+
 def test_forgetting_touches_no_folder_that_holds_no_faces(capture: Command, faces: Path) -> None:
     assert capture("--forget", "--yes")[0] == 3
     faces.mkdir()

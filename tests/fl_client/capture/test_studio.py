@@ -15,6 +15,7 @@ from fl_client.capture.album import Album
 from fl_client.capture.face import Fault, cut_out
 from fl_client.capture.forget import forget
 from fl_client.capture.pose import Distance, Pose, Turn, advice, pose_of
+from fl_client.capture.review import Review
 from fl_client.capture.studio import open_session
 from models.detector.detection import Detection
 from models.faces.folder import read_folder
@@ -149,6 +150,46 @@ def test_undo_takes_back_the_last_burst_and_nothing_else(make_studio):
     counts = studio.album.counts()
     assert (counts["fear"], counts["anger"]) == (2, 0)
     assert studio.session.prompted == "anger"
+
+
+def test_a_new_yes_does_not_let_a_session_go_on_with_what_it_saw_under_the_old_one(make_studio, faces):
+    studio = make_studio({"fear": 3}, gap=0.0)
+    studio.begin("fear", 0.0)
+    studio.see(frame_of(1), 0.0)
+    forget(faces)
+    new = agreed_album(faces).save("fear", face(1))
+    with pytest.raises(consent.NotGiven):
+        studio.see(frame_of(2), 0.1)
+    assert studio.session.burst is None
+    assert studio.undo() == 0
+    assert new.path.exists()
+
+
+def test_undo_follows_what_was_relabelled_and_spares_what_has_its_name_now(make_studio):
+    studio = make_studio({"fear": 3}, gap=0.0)
+    album = studio.album
+    studio.begin("fear", 0.0)
+    first, second, third = (studio.see(frame_of(seed), 0.0).stored for seed in (1, 2, 3))
+    album.relabel(second, "anger")
+    album.delete(third)
+    other = album.save("fear", face(9))
+    assert other.path == second.path
+    assert studio.undo() == 2
+    assert album.pictures() == [other]
+    assert studio.undo() == 0
+    assert first not in album.pictures()
+
+
+def test_undo_counts_only_what_was_still_there(make_studio):
+    studio = make_studio({"fear": 3}, gap=0.0)
+    studio.begin("fear", 0.0)
+    stored = [studio.see(frame_of(seed), 0.0).stored for seed in (1, 2, 3)]
+    review = Review(studio.album)
+    for _ in stored:
+        review.press("x")
+    assert review.press("u") == "fear/00003.png is back."
+    assert studio.undo() == 1
+    assert studio.album.pictures() == []
 
 
 def test_targets_are_remembered_and_counts_go_on(faces: Path):
