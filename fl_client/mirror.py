@@ -3,6 +3,7 @@
 `fl_client.model_link` fills it; `fl-client webcam --registry` reads it. The layout is that of docs/registry.md.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,20 @@ from pathlib import Path
 
 from common.canonical import sha256
 from common.errors import ConfigError, IntegrityError
-from common.files import fsync_folder, read_plain, write_atomic, write_once
+from common.files import fsync_folder, write_atomic, write_once
 from common.identity import PublicKey
 from models.manifest import CONTEXT, MANIFEST, SIGNATURE, FileEntry, Manifest, parse_manifest
-from models.published import LATEST, PUBLISHER, VERSIONS, latest_name, read_manifest, read_version, registry_key, version_names
+from models.published import (
+    LATEST,
+    PUBLISHER,
+    VERSIONS,
+    TooLarge,
+    latest_name,
+    read_manifest,
+    read_version,
+    registry_key,
+    version_names,
+)
 
 PARTIAL = ".partial"
 KEPT = 3
@@ -39,6 +50,7 @@ class Mirror:
 
     def __init__(self, folder: Path, publisher: PublicKey) -> None:
         self.folder, self.publisher = folder, publisher
+        self._too_large: set[str] = set()
         (folder / VERSIONS).mkdir(parents=True, exist_ok=True)
         write_once(folder / PUBLISHER, publisher.pem())
         if registry_key(folder) != publisher:
@@ -55,7 +67,7 @@ class Mirror:
         return manifest.sequence, digest
 
     def verify(self, version: str, content: bytes, signature: bytes) -> Announced | None:
-        """What a notice says, or None when it is no news.
+        """What a notice says, or None when it is no news, or of a version that did not fit into this machine's memory.
 
         Raises:
             IntegrityError: the publisher did not sign it, or it contradicts what is here.
@@ -64,6 +76,8 @@ class Mirror:
         manifest = parse_manifest(content)
         if manifest.version != version:
             raise IntegrityError(f"The server calls version {manifest.version} by the name of {version}.")
+        if sha256(content) in self._too_large:
+            return None
         sequence, digest = self.newest()
         if manifest.sequence == sequence + 1 and sequence and manifest.previous != digest:
             raise IntegrityError(f"Version {version} does not follow the one before it: the publisher signed two histories.")
@@ -86,6 +100,7 @@ class Mirror:
 
         Raises:
             IntegrityError: a file is not what was signed; the download is thrown away.
+            TooLarge: there is not enough memory; it is thrown away, and the version is no news until the next start.
         """
         name = announced.manifest.version
         partial, folder = self.folder / PARTIAL / name, self.folder / VERSIONS / name
@@ -93,8 +108,10 @@ class Mirror:
         write_atomic(partial / SIGNATURE, announced.signature)
         try:
             read_version(partial, self.publisher)
-        except IntegrityError:
+        except IntegrityError as error:
             shutil.rmtree(partial)
+            if isinstance(error, TooLarge):
+                self._too_large.add(sha256(announced.content))
             raise
         if folder.exists():
             shutil.rmtree(folder)
@@ -124,7 +141,10 @@ class Download:
 
     def whole(self) -> bool:
         """Whether every byte is here and right."""
-        return self.offset == self.entry.bytes and sha256(read_plain(self.path, self.entry.bytes)) == self.entry.sha256
+        if self.offset != self.entry.bytes:
+            return False
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.entry.sha256
 
     def discard(self) -> None:
         """Begin anew."""

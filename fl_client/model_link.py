@@ -107,6 +107,8 @@ class ModelLink:
                 return
             except OSError as error:
                 self._tell("disk", f"The newest model cannot be kept in {self.registry}: {error.strerror or error}.")
+            except MemoryError:
+                self._tell("memory", "No news of models: this machine has too little free memory; trying again.")
             stop.wait(self._wait * random.uniform(0.5, 1.0))  # noqa: S311
             self._wait = min(2 * self._wait, self.patience.longest)
 

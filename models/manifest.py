@@ -31,7 +31,9 @@ NOT_PRIVATE = "NOT PRIVATE"
 NO_PROMISE = "trained without differential privacy; it may reveal faces it was trained on."
 
 MANIFEST_LIMIT = 1 << 20
-FILE_LIMIT = 1 << 30
+FILE_LIMIT = 1 << 26
+"""Of each file of a version, 64 MiB: the largest variant's have 16.2. Who opens a version holds both in memory."""
+
 VERSION_NAME = re.compile(r"([0-9]{6,12})-r([0-9]{4,12})")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -41,6 +41,10 @@ Trust = PublicKey | str | Path
 """Whom to trust: a key, a fingerprint as text, or a key file."""
 
 
+class TooLarge(IntegrityError):
+    """A version does not fit into this machine's memory; whether it is what was signed was not found out."""
+
+
 @dataclass(frozen=True)
 class PublishedModel:
     """One verified version, held in memory: what it returns is what was hashed.
@@ -169,6 +173,7 @@ def read_version(folder: Path, publisher: PublicKey) -> PublishedModel:
 
     Raises:
         IntegrityError: a file is missing, too much, altered, or a link, or another key signed it.
+        TooLarge: there is not enough memory.
     """
     try:
         manifest, digest = read_manifest(folder, publisher)
@@ -180,6 +185,8 @@ def read_version(folder: Path, publisher: PublicKey) -> PublishedModel:
                 raise IntegrityError(f"{name} was altered: it is not the file that was signed.")
     except IntegrityError as error:
         raise IntegrityError(f"{folder} is refused: {error}") from error
+    except MemoryError as error:
+        raise TooLarge(f"{folder} is refused: this machine has too little free memory to read it.") from error
     return PublishedModel(folder, manifest, digest, publisher, files)
 
 

@@ -104,14 +104,14 @@ class Ledger:
     def _read(self) -> list[Entry]:
         # The head and the anchor before the lines: a writer may be at work.
         recalled = self.place.anchor.recall() if self.place.anchor else None
-        head = self._head.read_text().strip() if self._head.exists() else None
+        head = self._head.read_text(errors="replace").strip() if self._head.exists() else None
         content = self.path.read_bytes() if self.path.exists() else b""
         entries: list[Entry] = []
         previous = GENESIS
         self._length = content.rfind(b"\n") + 1  # a crash in the middle of a write leaves a line without an end: it never counted
         for number, line in enumerate(content[: self._length].splitlines(keepends=True)):
             entry = self._parse(line, number)
-            if entry.line() != line or entry.previous != previous or entry.sequence != number:
+            if entry.previous != previous or entry.sequence != number:
                 raise self._broken(number)
             entries.append(entry)
             previous = entry.digest
@@ -130,9 +130,13 @@ class Ledger:
             values: dict[str, Any] = json.loads(line)
             release = values.pop("release")
             del values["digest"]
-            return Entry(release=None if release is None else Release(**release), **values)
-        except (ValueError, KeyError, TypeError, AttributeError, PrivacyError) as error:
+            entry = Entry(release=None if release is None else Release(**release), **values)
+            as_it_is_written = entry.line()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PrivacyError, IntegrityError) as error:
             raise self._broken(number) from error
+        if as_it_is_written != line:
+            raise self._broken(number)
+        return entry
 
     def _broken(self, number: int) -> IntegrityError:
         return IntegrityError(

@@ -17,6 +17,7 @@ from fl_client.capture.booth import Booth
 from fl_client.capture.gate import Secrets
 from fl_client.capture.import_desk import ImportDesk
 from fl_client.capture.studio import Studio
+from fl_client.loopback import RoomyProtocol
 
 HOST = "127.0.0.1"
 
@@ -57,9 +58,8 @@ def serve(studio: Studio, desk: ImportDesk, port: int, say: Callable[[str], None
 def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=RoomyProtocol,
         **QUIET_HTTP | {"lifespan": "on"},
-        limit_concurrency=32,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=2,
     )

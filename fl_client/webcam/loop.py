@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import ModelError
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.pace import PaceMeter
@@ -117,13 +118,14 @@ class CameraLoop:
 
     def __post_init__(self) -> None:
         self._faces = self._fresh_faces()
+        self._before: list[Classifier] = []  # the one that the loop began with, and the last one before the one in use
 
     def run(self) -> None:
         """Go on until the source ends, the limit is reached, or the person quits; `tally` says what was done.
 
         Raises:
             DeviceError: the camera is gone, or an output cannot be written.
-            ModelError: the model's answer is not finite.
+            ModelError: the model that the loop began with cannot read a face; newer ones that cannot are given up with a warning.
         """
         self._started = time.monotonic()
         stills, timings = self.source.facts.kind.stills, self.tally.timings
@@ -149,10 +151,21 @@ class CameraLoop:
         """One frame through following, classification, smoothing and drawing with the model in use."""
         if self.source.facts.kind.stills:
             self._faces = self._fresh_faces()
-        faces = self._faces.read(frame, self.classifier, self.heatmaps)
+        faces = self._read(frame)
         with self.tally.timings.stage("draw"):
             canvas = self.painter(frame, faces, self.classifier.model, pace)
         return Seen(frame, faces, canvas, self.classifier.model.version)
+
+    def _read(self, frame: Frame) -> tuple[Face, ...]:
+        """By the model in use or, where it fails, by the one before it, which then stays in use."""
+        while True:
+            try:
+                return self._faces.read(frame, self.classifier, self.heatmaps)
+            except ModelError as error:
+                if not self._before:
+                    raise
+                self.classifier = self._before.pop()
+                self.say(f"A newer model is given up: {error} {self.classifier.model.version} is in use again.", True)
 
     def _fresh_faces(self) -> SteadyFaces:
         """Nobody followed yet. For stills: detection on each one, no averages and no hysteresis."""
@@ -165,6 +178,7 @@ class CameraLoop:
         if self.watcher is None:
             return
         if (newer := self.watcher.take()) is not None:
+            self._before = [*self._before[:1], self.classifier]
             self.classifier = newer
             self.tally.swaps += 1
             self.say(f"Now {newer.model.version}: {newer.model.privacy}.", False)

@@ -23,6 +23,7 @@ from common.canonical import sha256
 from common.errors import ConfigError, DeviceError, IntegrityError
 from common.files import read_plain
 from common.quiet_http import QUIET_HTTP
+from fl_client.loopback import RoomyProtocol
 from fl_client.webcam.choice import BASE
 from fl_client.webcam.registry import source_of, wait_for_first
 from fl_client.webcam.remembered import remembered
@@ -151,8 +152,9 @@ class LocalPage:
         config = uvicorn.Config(
             app,
             loop="asyncio",
+            http=RoomyProtocol,
             **QUIET_HTTP,
-            limit_concurrency=64,
+            timeout_keep_alive=15,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)

@@ -16,7 +16,8 @@ from common.parameters import read_parameters
 from common.privacy.accountant import Release, spent_epsilon
 from common.privacy.ledger import Ledger
 from fl_client.app import build_client_app
-from fl_client.device import Device, ModelCache, answer_safely
+from fl_client.device import Device, answer_safely
+from fl_client.model_cache import ModelCache
 from fl_client.policy import Policy
 from models.faces.faceset import FaceSet, one_hot
 from models.mobilenet import build_model
@@ -207,6 +208,7 @@ def test_a_request_that_cannot_be_trained_spends_nothing(tmp_path: Path) -> None
         (request(), b"no weights"),
         (request(), pack(arrays() | {"classifier.1.bias": np.zeros(3, np.float32)})),
         (request().model_copy(update={"train": TrainConfig(loss="calibrated")}), good),
+        (request().model_copy(update={"model": MODEL.model_copy(update={"dropout": 0.2})}), good),
     ]
     for wish, content in wrong:
         reply, update = own.answer(wish, content)

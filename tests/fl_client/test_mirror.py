@@ -2,8 +2,9 @@ import pytest
 
 from common.errors import ConfigError, IntegrityError
 from fl_client.mirror import KEPT, Mirror
+from models import published as reading
 from models.manifest import ONNX, SAFETENSORS
-from models.published import open_published, version_names
+from models.published import TooLarge, open_published, version_names
 from tests.publishing import KEY, OTHER_KEY, onnx_of_round, publish
 
 
@@ -122,6 +123,25 @@ def test_a_version_that_is_not_whole_never_becomes_the_latest(mirror, tmp_path):
         mirror.accept(notice)
     assert mirror.newest() == (0, "")
     assert not (mirror.folder / "LATEST").exists()
+
+
+def test_a_version_that_does_not_fit_into_memory_is_thrown_away_and_not_fetched_again(mirror, tmp_path, monkeypatch):
+    def full(path, limit):
+        if path.name in (ONNX, SAFETENSORS):
+            raise MemoryError
+        return whole(path, limit)
+
+    whole = reading.read_plain
+    monkeypatch.setattr(reading, "read_plain", full)
+    published = publish(tmp_path / "registry", 1)
+    with pytest.raises(TooLarge, match="is refused: this machine has too little free memory"):
+        copy(mirror, published)
+    assert not list((mirror.folder / ".partial").iterdir())
+    assert announced(mirror, published) is None
+    monkeypatch.undo()
+    following = publish(tmp_path / "registry", 2)
+    copy(mirror, following)
+    assert mirror.newest() == (2, following.manifest_sha256)
 
 
 def test_parts_of_an_older_version_are_cleared_away(mirror, tmp_path):

@@ -177,3 +177,47 @@ def test_a_full_disk_is_told_and_waited_for(server, link, monkeypatch):
     until(lambda: any("No space left" in sentence for sentence in link.sentences))
     full.clear()
     until(lambda: newest(link) == 1)
+
+
+def test_a_version_that_does_not_fit_into_memory_is_refused_once_and_the_next_one_taken(server, link, monkeypatch):
+    from models import published as reading
+
+    tries = []
+    whole = reading.read_plain
+
+    def full(path, limit):
+        if path.name == ONNX and ".partial" in path.parts:
+            tries.append(path)
+            raise MemoryError
+        return whole(path, limit)
+
+    publish(server.folder.registry, 1)
+    monkeypatch.setattr(reading, "read_plain", full)
+    link.start()
+    until(lambda: any("too little free memory to read it" in sentence for sentence in link.sentences))
+    time.sleep(0.5)
+    assert len(tries) == 1
+    assert link._thread.is_alive()
+    monkeypatch.undo()
+    publish(server.folder.registry, 2)
+    until(lambda: newest(link) == 2)
+
+
+def test_memory_that_is_short_anywhere_else_is_told_and_waited_for(server, link, monkeypatch):
+    from fl_client import mirror
+
+    short = threading.Event()
+    short.set()
+    verify = mirror.Mirror.verify
+
+    def failing(self, *notice):
+        if short.is_set():
+            raise MemoryError
+        return verify(self, *notice)
+
+    monkeypatch.setattr(mirror.Mirror, "verify", failing)
+    publish(server.folder.registry, 1)
+    link.start()
+    until(lambda: any("too little free memory; trying again" in sentence for sentence in link.sentences))
+    short.clear()
+    until(lambda: newest(link) == 1)

@@ -22,7 +22,8 @@ from common.secagg.server import Server
 from common.secagg.wire import Advertisement, Confirmation, MaskedInput, Shares, Terms, Unmasking
 from common.sum_encoding import FixedPoint
 from fl_client.app import build_client_app
-from fl_client.device import Device, ModelCache
+from fl_client.device import Device
+from fl_client.model_cache import ModelCache
 from fl_client.policy import Policy
 from fl_client.secure_sum import SecureSums, Waiting
 from models.faces.faceset import FaceSet, one_hot

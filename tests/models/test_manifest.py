@@ -51,6 +51,12 @@ def test_every_finite_value_reads_back(metrics: dict[str, float], epsilon: float
     assert parse_manifest(manifest.content()) == manifest
 
 
+def test_a_file_of_more_than_64_mib_is_refused_before_it_is_fetched() -> None:
+    assert parse_manifest(changed("files/model.onnx/bytes", 2**26)).files["model.onnx"].bytes == 2**26
+    with pytest.raises(IntegrityError, match=r"files\.model\.onnx\.bytes"):
+        parse_manifest(changed("files/model.onnx/bytes", 2**26 + 1))
+
+
 def test_long_numbers_keep_their_order_in_the_name() -> None:
     assert MANIFEST.model_copy(update={"sequence": 1234567, "round": 123456}).version == "1234567-r123456"
 

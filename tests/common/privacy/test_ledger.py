@@ -92,6 +92,24 @@ def test_any_change_of_the_past_is_noticed(tmp_path: Path, change: str) -> None:
         Ledger(path)
 
 
+@pytest.mark.parametrize("depth", [200, 900, 100_000])
+def test_a_line_of_deep_nesting_is_a_sentence(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    debit(path)
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    path.write_bytes(path.read_bytes()[:-2] + b',"client_level":' + deep + b"}\n")
+    with pytest.raises(IntegrityError, match="was altered at line 1"):
+        Ledger(path)
+
+
+def test_a_head_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    debit(path)
+    path.with_suffix(".head").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(IntegrityError, match="was altered at line 2"):
+        Ledger(path)
+
+
 def test_a_crash_between_line_and_head_is_no_tampering(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     debit(path, 1)

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,18 @@ def test_an_oversized_body_is_refused_before_it_is_read(page: Page) -> None:
     assert chunked.status_code == 411
 
 
+def test_other_accounts_silent_connections_do_not_end_the_owners_session(page: Page) -> None:
+    host, port = page.host.split(":")
+    with ExitStack() as held:
+        for _ in range(200):
+            held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        with httpx.Client(trust_env=False, timeout=20) as another:
+            page.client = another
+            answer = page.get("/api/state")
+        assert answer.status_code == 200
+        assert PROOF_HEADER in answer.headers
+
+
 def raising(error: Exception) -> Callable[..., Any]:
     """Does nothing but fail."""
 
@@ -362,6 +375,25 @@ def test_faces_of_a_consent_that_was_taken_back_do_not_outlive_it_under_a_new_on
     consent.record(faces, "somebody else")
     assert page.get("/api/offers").json() == {"offers": []}
     assert page.post("/api/decide", {"id": offer["id"], "emotion": "fear"}).status_code == 404
+
+
+def test_after_a_new_yes_on_another_terminal_the_page_stores_what_it_sees_from_then_on(page: Page, faces: Path) -> None:
+    import_photo(page, 1)
+    forget(faces)
+    Album(faces)
+    consent.record(faces, "me")
+    assert page.get("/api/state").json()["consent"]["needed"] is False
+    [offer] = import_photo(page, 2).json()["offers"]
+    assert page.post("/api/decide", {"id": offer["id"], "emotion": "fear"}).json()["stored"] == "fear/00001.png"
+
+
+def test_an_undo_in_the_page_counts_what_was_still_there(page: Page) -> None:
+    page.post("/api/act", {"do": "take", "emotion": "fear"})
+    names = [page.frame(seed).json()["sight"]["stored"] for seed in (1, 2, 3)]
+    page.post("/api/edit", {"name": names[0], "emotion": None})
+    page.post("/api/edit", {"name": names[1], "emotion": "anger"})
+    assert page.post("/api/act", {"do": "undo"}).json()["said"] == "2 pictures deleted"
+    assert page.get("/api/pictures").json() == {"pictures": []}
 
 
 def test_a_consent_that_is_taken_back_is_noticed_while_no_page_asks(

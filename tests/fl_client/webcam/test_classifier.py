@@ -1,11 +1,15 @@
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from common.errors import ModelError
+from fl_client.webcam import classifier as classifier_module
 from fl_client.webcam.classifier import Classifier
 from models.faces.inputs import model_inputs, softmax
 from models.faces.light import DIM, relit
@@ -126,25 +130,80 @@ def test_it_runs_on_the_cpu_with_the_threads_that_were_asked_for() -> None:
     assert session.get_session_options().intra_op_num_threads == 2
 
 
-def constant_onnx(value: float) -> bytes:
-    nodes = [
-        helper.make_node("ReduceMean", ["faces"], ["mean"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Unsqueeze", ["mean", "one"], ["column"]),
-        helper.make_node("Tile", ["column", "times"], ["tiled"]),
-        helper.make_node("Mul", ["tiled", "value"], ["logits"]),
-    ]
+def chained_onnx(*nodes: Any, **stored: NDArray[Any]) -> bytes:
+    """`nodes` from `faces` to a tensor `last`, whose values, flat, are weighed into seven logits."""
+    columns = np.zeros((48 * 48, 7), dtype=np.float32)
+    columns[0] = 1
+    ends = [helper.make_node("Flatten", ["last"], ["flat"], axis=1), helper.make_node("MatMul", ["flat", "columns"], ["logits"])]
     graph = helper.make_graph(
-        nodes,
-        "constant",
+        [*nodes, *ends],
+        "chained",
         [helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["batch", 1, 48, 48])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 7])],
-        [
-            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("times", TensorProto.INT64, [2], [1, 7]),
-            helper.make_tensor("value", TensorProto.FLOAT, [1], [value]),
-        ],
+        [numpy_helper.from_array(value, name) for name, value in {"columns": columns, **stored}.items()],
     )
-    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9).SerializeToString())
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString())
+
+
+def constant_onnx(value: float) -> bytes:
+    return chained_onnx(helper.make_node("Mul", ["faces", "value"], ["last"]), value=np.array(value, dtype=np.float32))
+
+
+def too_much_above(level: float) -> bytes:
+    """Infinite, and so not finite, where a pixel's input is above `level`; 0 elsewhere."""
+    nodes = [
+        helper.make_node("Sub", ["faces", "level"], ["above"]),
+        helper.make_node("Relu", ["above"], ["positive"]),
+        helper.make_node("Mul", ["positive", "huge"], ["large"]),
+        helper.make_node("Mul", ["large", "huge"], ["last"]),
+    ]
+    return chained_onnx(*nodes, level=np.array(level, dtype=np.float32), huge=np.array(1e30, dtype=np.float32))
+
+
+def endless_onnx() -> bytes:
+    """Idle on black faces; 2^62 rounds where the first pixel is bright."""
+    shape = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["still"])],
+        "body",
+        [shape("round", TensorProto.INT64, []), shape("go", TensorProto.BOOL, [])],
+        [shape("still", TensorProto.BOOL, [])],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["faces"], ["brightest"], keepdims=0),
+        helper.make_node("Greater", ["brightest", "level"], ["bright"]),
+        helper.make_node("Loop", ["rounds", "bright"], [], body=body),
+        helper.make_node("Relu", ["faces"], ["last"]),
+    ]
+    return chained_onnx(*nodes, level=np.array(-1, dtype=np.float32), rounds=np.array(2**62))
+
+
+def test_a_loop_that_waits_for_a_real_face_is_refused_before_it_is_built() -> None:
+    with pytest.raises(ModelError, match=r"^The model run demo round 1 #1 is refused: it holds a graph within the graph, "):
+        Classifier(loop_model(onnx=endless_onnx()))
+
+
+def test_a_model_that_is_finite_on_a_black_face_alone_is_refused() -> None:
+    with pytest.raises(ModelError, match="numbers that are not finite"):
+        Classifier(loop_model(onnx=too_much_above(0.0)))
+
+
+def test_a_model_that_takes_too_long_is_stopped_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [helper.make_node("MatMul", [f"t{at}", "square"], [f"t{at + 1}"]) for at in range(300)]
+    chain = [
+        helper.make_node("Resize", ["faces", "", "scales"], ["t0"]),
+        *steps,
+        helper.make_node("Resize", ["t300", "", "back"], ["last"]),
+    ]
+    content = chained_onnx(
+        *chain,
+        square=np.zeros((960, 960), dtype=np.float32),
+        scales=np.array([1, 1, 20, 20], dtype=np.float32),
+        back=np.array([1, 1, 0.05, 0.05], dtype=np.float32),
+    )
+    monkeypatch.setattr(classifier_module, "TRIAL_SECONDS", 0.5)
+    with pytest.raises(ModelError, match=r"takes more than 0\.5 seconds to try"):
+        Classifier(loop_model(onnx=content))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +212,7 @@ def constant_onnx(value: float) -> bytes:
         (b"no model", "cannot be run by ONNX Runtime"),
         (b"", "cannot be run by ONNX Runtime"),
         (brightness_onnx(size=64), "cannot be run by ONNX Runtime"),
-        (brightness_onnx(classes=5), r"answers \(2, 5\) where its manifest promises \(2, 7\)"),
+        (brightness_onnx(classes=5), r"answers \(4, 5\) where its manifest promises \(4, 7\)"),
         (constant_onnx(float("nan")), "numbers that are not finite"),
     ],
 )

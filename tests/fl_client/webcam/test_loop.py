@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.errors import DeviceError
-from fl_client.webcam.classifier import Classifier
+from common.errors import DeviceError, ModelError
+from fl_client.webcam.classifier import Classifier, Reading
 from fl_client.webcam.loop import CameraLoop, LoopSettings, Tally
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.recorder import Outputs
@@ -126,6 +126,68 @@ def test_a_bad_newer_model_is_a_warning_and_the_old_one_goes_on(registry: Path) 
     assert warning
     assert sentence.startswith("A newer model is refused: ")
     assert sentence.endswith("run demo round 1 #1 stays in use.")
+
+
+class Fickle(Classifier):
+    """Passes the trial, and fails at the first frame's face or a later one."""
+
+    def __init__(self, version: str, fails_at: int) -> None:
+        super().__init__(loop_model(version=version))
+        self.fails_at = fails_at
+
+    def read(self, *of: Any, **how: Any) -> Reading:
+        self.fails_at -= 1
+        if self.fails_at < 0:
+            raise ModelError(f"The model {self.model.version} answers with numbers that are not finite.")
+        return super().read(*of, **how)
+
+
+class Offering:
+    """In place of a watcher: hands these over, one between any two frames."""
+
+    def __init__(self, *models: Classifier) -> None:
+        self.models = list(models)
+
+    def take(self) -> Classifier | None:
+        return self.models.pop(0) if self.models else None
+
+    def refusals(self) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("newer", "versions", "given_up"),
+    [
+        ([("two", 0)], ["first"] * 5, 1),
+        ([("two", 2)], ["two", "two", "first", "first", "first"], 1),
+        ([("two", 1), ("three", 1), ("four", 1)], ["two", "three", "four", "first", "first"], 2),
+        ([("two", 0), ("three", 9)], ["first", "three", "three", "three", "three"], 1),
+    ],
+)
+def test_a_newer_model_that_fails_at_a_face_is_given_up_and_the_loop_goes_on(
+    newer: list[tuple[str, int]], versions: list[str], given_up: int
+) -> None:
+    memory, said = Memory(), []
+    loop = loop_over(FakeSource([PICTURE] * 5), memory)
+    loop.classifier = Classifier(loop_model(version="first"))
+    offering: Any = Offering(*(Fickle(*one) for one in newer))
+    loop.watcher = offering
+    loop.say = lambda sentence, warning: said.append((sentence, warning))
+    loop.run()
+    assert [seen.version for seen in memory.seen] == versions
+    assert all([face.label for face in seen.faces] == [BRIGHT, DARK] for seen in memory.seen)
+    warnings = [sentence for sentence, warning in said if warning]
+    assert len(warnings) == given_up
+    assert warnings[0].startswith("A newer model is given up: The model ")
+    assert warnings[-1].endswith("numbers that are not finite. first is in use again.")
+
+
+def test_the_model_that_the_loop_began_with_has_none_to_go_back_to() -> None:
+    loop = loop_over(FakeSource([PICTURE] * 3), Memory())
+    loop.classifier = Fickle("first", 1)
+    with pytest.raises(ModelError, match="first answers with numbers that are not finite"):
+        loop.run()
+    assert loop.tally.frames == 1
 
 
 def test_the_limit_ends_the_loop() -> None:

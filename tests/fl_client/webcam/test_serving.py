@@ -3,6 +3,7 @@
 import http.client
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -103,6 +104,13 @@ def test_other_addresses_of_this_machine_find_no_one(page: LocalPage) -> None:
     port = urlsplit(page.address).port or 0
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
         other.connect(("127.0.0.2", port))
+
+
+def test_other_accounts_silent_connections_do_not_keep_the_browser_out(page: LocalPage) -> None:
+    with ExitStack() as held:
+        for _ in range(200):
+            held.enter_context(socket.create_connection(("127.0.0.1", urlsplit(page.address).port or 0), timeout=10))
+        assert ask(page, "/camera")[0] == 200
 
 
 def test_a_newer_version_is_given_out_and_one_of_another_key_is_not(
