@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.arrays import Arrays, flatten, unpack
-from common.config import ModelConfig, PrivacyConfig
+from common.config import PrivacyConfig
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError, EmoflError, ModelError, PrivacyError, ReplyError
 from common.identity import SigningKey
@@ -27,17 +26,15 @@ from common.privacy.mechanisms import SecureRandom
 from common.sum_encoding import sum_encoding
 from fl_client.client_spending import COUNTS, Promise, run_of, survey_promises
 from fl_client.losses import make_loss
+from fl_client.model_cache import ModelCache
 from fl_client.noisy_counts import count_releases, noisy_counts
 from fl_client.own_head import RunHead
 from fl_client.policy import Policy
 from fl_client.secure_sum import AnyDevice, KnownDevices, SecureSums, Waiting, take_step
 from fl_client.train import Plan, coarse_count, make_plan, train_locally
+from fl_client.wipes import since_now
 from models.faces.faceset import FaceSet
-from models.frozen import FeatureCache
-from models.isolation import refuse_mixed_examples
-from models.mobilenet import build_model
 from models.preprocess import Preprocessing
-from models.subset import select_trainable
 
 log = logging.getLogger("emofl.client")
 
@@ -45,23 +42,6 @@ LABELLINGS = {tuple(sorted(EMOTIONS_7)), tuple(sorted(EMOTIONS_8))}
 """What a server may ask for. Were it free to choose, the refusals to a few choices would tell which emotions a device holds."""
 DROWNED = 2.0
 """A round asked beyond the run's plan is refused once it would need this many times the noise the run began with."""
-
-
-class ModelCache(threading.local):
-    """One network per worker thread and configuration, never one per device; weights are written in before each use."""
-
-    def __init__(self) -> None:
-        self._models: dict[ModelConfig, nn.Module] = {}
-        self.features = FeatureCache()
-
-    def get(self, config: ModelConfig) -> nn.Module:
-        """The network of `config`, its trainable subset selected."""
-        if config not in self._models:
-            model = build_model(config)
-            refuse_mixed_examples(model)
-            self._models = {config: model}
-        select_trainable(self._models[config], config.trainable)
-        return self._models[config]
 
 
 @dataclass(frozen=True)
@@ -118,6 +98,7 @@ class Device:
         if objection := self.policy.objection(request.privacy, secure=request.upload.secure, client_level=wish):
             return self._refuse(request, "policy", objection)
         # 2. The faces, and a plan that depends on their coarse number alone.
+        own = self._own_head(request)
         preprocessing = Preprocessing.model_validate(request.preprocessing)
         faces = self.faces(preprocessing)
         if len(faces) == 0:
@@ -128,7 +109,6 @@ class Device:
         batch = plan.sampling.expected_batch * request.train.augmentations
         if objection := self.policy.too_much(request.privacy, plan.steps, batch, coarse_count(len(faces))):
             return self._refuse(request, "policy", objection)
-        own = self._own_head(request)
         if objection := own.objection(weights):
             return self._refuse(request, "failed", objection)
         # 3. The budget: look and debit in one go, durable before anything is computed.
@@ -157,6 +137,7 @@ class Device:
             random=self.random(),
             seed=self._seed(request),
             features=self.models.features,
+            at_once=self.models.at_once(request.model, request.privacy.engine) if request.privacy.private else 0,
         )
         update = own.keep(weights, update)
         if not request.upload.secure:
@@ -192,8 +173,11 @@ class Device:
         return reply.model_copy(update={"reason": reason}), None
 
     def _own_head(self, request: TrainRequest) -> RunHead:
-        authority = self.ledger.authority if isinstance(self.ledger, LedgerPlace) else None
-        return RunHead(self.own_head, f"{authority or 'unknown'}/{request.run}", request.train.local_layers)
+        """Made before the faces are read, so that it knows whether they are wiped meanwhile."""
+        place = self.ledger if isinstance(self.ledger, LedgerPlace) else LedgerPlace(self.ledger)
+        layers = request.train.local_layers
+        since = since_now(place.anchor.faces) if place.anchor is not None and layers != "none" else None
+        return RunHead(self.own_head, f"{place.authority or 'unknown'}/{request.run}", layers, since)
 
     def _counts(
         self, model: nn.Module, faces: FaceSet, preprocessing: Preprocessing, request: TrainRequest
@@ -266,6 +250,8 @@ def _contradiction(request: TrainRequest) -> str | None:
     counted = request.evaluation_noise is not None or request.histogram_noise is not None
     if request.train.loss == "calibrated" and request.privacy.private:
         return "The server asks for an epsilon and for a loss in which one face changes the gradients of all others."
+    if request.model.dropout > 0 and request.privacy.private:
+        return "The server asks for an epsilon and for dropout, whose masks depend on who else is in the batch."
     if request.train.local_layers == "head" and request.model.only_the_head:
         return "The server asks to train only what stays on the device: nothing would be uploaded."
     if not request.upload.secure and (counted or (wish is not None and wish.mode == "distributed")):

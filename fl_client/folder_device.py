@@ -13,8 +13,9 @@ from common.identity import SigningKey
 from common.messages import TrainReply, TrainRequest
 from common.privacy.ledger import LedgerPlace
 from fl_client.app import build_client_app
-from fl_client.device import Device, ModelCache
+from fl_client.device import Device
 from fl_client.known_devices import KnownDevicesFile
+from fl_client.model_cache import ModelCache
 from fl_client.own_head import FEDERATED, PERSONAL
 from fl_client.policy import Policy
 from models.faces.faceset import FaceSet

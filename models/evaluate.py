@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.errors import DataError
+from common.privacy.dpsgd.rows import even_rows, filled
 from models.faces.faceset import FaceSet
 from models.frozen import FeatureCache
 from models.preprocess import Preprocessing
@@ -78,11 +79,13 @@ def predict(
     divided = None if features is None else features.divide(model, faces, preprocessing)
     with torch.no_grad():
         for start in range(0, len(faces), batch):
+            rows = np.arange(start, min(start + batch, len(faces)))
             if divided is not None:
-                found.append(divided.rest(divided.rows(np.arange(start, min(start + batch, len(faces))))).numpy())
-                continue
-            inputs = torch.from_numpy(preprocessing.normalise(faces.images[start : start + batch]))
-            found.append(model(inputs.contiguous(memory_format=torch.channels_last)).numpy())
+                inputs, network = divided.rows(rows), divided.rest
+            else:
+                pictures = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
+                inputs, network = pictures.contiguous(memory_format=torch.channels_last), model
+            found.append(network(filled(inputs, even_rows(batch)))[: len(rows)].numpy())
     model.train(was_training)
     return np.concatenate(found) if found else np.empty((0, len(faces.classes)), dtype=np.float32)
 

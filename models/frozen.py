@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.privacy.dpsgd.rows import even_rows, filled
 from models.faces.faceset import FaceSet
 from models.preprocess import Preprocessing
 
 MOST_BYTES = 256 * 2**20
 """Of the features that one cache keeps beside the newest face set's; the longest unused leave first."""
 CHUNK = 64
+"""Faces at a time, always: blank ones fill up, so that a face's features do not depend on how many others there are."""
 
 
 def split_frozen(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
@@ -60,7 +62,8 @@ class Kept:
                 part = missing[start : start + CHUNK]
                 inputs = torch.from_numpy(preprocessing.normalise(faces.images[part]))
                 with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be filled up later
-                    found = front(inputs.contiguous(memory_format=torch.channels_last))
+                    whole = filled(inputs.contiguous(memory_format=torch.channels_last), even_rows(CHUNK))
+                    found = front(whole)[: len(part)]
                 if self.values is None:
                     self.values = found.new_empty((len(faces), *found.shape[1:]))
                 self.values[torch.from_numpy(part)] = found

@@ -11,7 +11,8 @@ from common.config import RunConfig
 from common.errors import RunError
 from common.privacy.accountant import Release, spent_epsilon
 from common.privacy.ledger import Ledger
-from fl_client.device import Device, ModelCache
+from fl_client.device import Device
+from fl_client.model_cache import ModelCache
 from fl_client.own_head import FEDERATED
 from fl_client.policy import Policy
 from fl_client.secure_sum import SecureSums

@@ -13,6 +13,7 @@ from common.errors import ModelError
 from common.privacy.dpsgd.books import OTHER_ENGINE, Books
 from common.privacy.dpsgd.excitation import cheaper_forwards
 from common.privacy.dpsgd.layers import activations_behind, bookkeeping_forward, passing_forward
+from common.privacy.dpsgd.rows import even_rows, filled, is_steady
 from common.privacy.mechanisms import SecureRandom
 
 
@@ -27,6 +28,8 @@ class BookkeepingGradients:
         noise_multiplier: sigma; 0 only to compare clipped sums in tests.
         expected_batch: q n, the fixed divisor.
         random: source of the noise.
+        at_once: so many examples are computed at a time, always, for processors on which their number shows in each one's
+            numbers (`common.privacy.dpsgd.rows`); 0: all that there are.
 
     Raises:
         ModelError: a trainable parameter lies in a layer whose per-example gradients are unknown, is shared by two layers, or
@@ -34,9 +37,17 @@ class BookkeepingGradients:
     """
 
     def __init__(
-        self, model: nn.Module, *, clipping_norm: float, noise_multiplier: float, expected_batch: float, random: SecureRandom
+        self,
+        model: nn.Module,
+        *,
+        clipping_norm: float,
+        noise_multiplier: float,
+        expected_batch: float,
+        random: SecureRandom,
+        at_once: int = 0,
     ) -> None:
         self._model = model
+        self._at_once = at_once
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self._parameters]
         self._clipping_norm = clipping_norm
@@ -66,17 +77,34 @@ class BookkeepingGradients:
         for p in self._parameters:
             p.grad = None
         sums = self._noise()
-        if len(inputs):
-            self._books.start(examples_in(inputs, augmentations), augmentations)
-            try:
-                (loss(self._model(inputs), targets) / augmentations).backward()  # type: ignore[no-untyped-call]
-                self._refuse_stray_gradients()
-                with torch.no_grad():
-                    self._books.settle(sums, self._clipping_norm, 1 / self._divisor)
-            finally:
-                self._books.close()
+        examples = examples_in(inputs, augmentations)
+        most = self._at_once or examples
+        for start in range(0, examples, most or 1):
+            part = slice(start * augmentations, min(start + most, examples) * augmentations)
+            self._add(sums, inputs[part], targets[part], loss, augmentations)
         for p, gradient in sums.items():
             p.grad = gradient
+
+    def _add(
+        self,
+        sums: dict[nn.Parameter, Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        augmentations: int,
+    ) -> None:
+        """Add the clipped sum over these examples; blank ones fill their number up, and count nothing."""
+        examples = examples_in(inputs, augmentations)
+        whole = even_examples(self._at_once or examples, augmentations)
+        self._books.start(whole, augmentations)
+        try:
+            outputs = self._model(filled(inputs, whole * augmentations))
+            (loss(outputs, filled(targets, whole * augmentations)) / augmentations).backward()  # type: ignore[no-untyped-call]
+            self._refuse_stray_gradients()
+            with torch.no_grad():
+                self._books.settle(sums, self._clipping_norm, 1 / self._divisor, examples)
+        finally:
+            self._books.close()
 
     def close(self) -> None:
         """Give the layers their own forward back."""
@@ -97,6 +125,13 @@ class BookkeepingGradients:
         if stray:
             self._model.zero_grad()
             raise ModelError(f"Parameter {stray[0]} is used outside its own layer, which bookkeeping cannot clip. {OTHER_ENGINE}")
+
+
+def even_examples(examples: int, augmentations: int) -> int:
+    """B for which B K rows are enough for each thread, and as many for each."""
+    while (rows := even_rows(examples * augmentations)) != examples * augmentations:
+        examples = -(-rows // augmentations)
+    return examples
 
 
 def examples_in(inputs: Tensor, augmentations: int) -> int:
@@ -124,6 +159,17 @@ def record_layers(model: nn.Module, books: Books) -> list[nn.Module]:
     for layer, forward in forwards.items():
         layer.forward = forward
     return list(forwards)
+
+
+def recorded_is_steady(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """As `is_steady`, by the forwards of this engine; no gradient is kept."""
+    books = Books(open=True, examples=0)
+    layers = record_layers(model, books)
+    try:
+        return is_steady(model, shape, starting=lambda rows: books.start(rows))
+    finally:
+        books.close()
+        give_back(layers)
 
 
 def give_back(layers: Iterable[nn.Module]) -> None:

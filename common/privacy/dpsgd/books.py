@@ -139,36 +139,39 @@ class Books:
         elif 2 * places * places * (into + out + 4) < into * out * (12 + places / 2):
             seen, told = (torch.bmm(values, values.transpose(1, 2)) for values in (rows, grads))
             lost = _lost(seen, told, into, out)
-            self._squares.append(seen.mul_(told).sum((1, 2)).clamp_(min=0.0).add_(lost))
+            total = seen.mul_(told).sum((1, 2), dtype=torch.float64).clamp_(min=0.0)
+            self._squares.append(total.to(lost).add_(lost))
         else:
             self._enter(_Formed(weight, torch.bmm(grads.transpose(1, 2), rows).flatten(1), as_it_is))
             return
         self._outer.append(_Outer(weight, rows, grads))
 
-    def settle(self, sums: Mapping[nn.Parameter, Tensor], clipping_norm: float, scale: float) -> None:
+    def settle(self, sums: Mapping[nn.Parameter, Tensor], clipping_norm: float, scale: float, count: int | None = None) -> None:
         """Add `scale` times the sum of the clipped per-example gradients to `sums`, and close.
 
         An example whose gradient has a NaN or an infinity anywhere adds nothing.
 
         Args:
             sums: per parameter a contiguous tensor of its shape; changed in place.
+            count: so many examples, from the first on, count; None: all.
         """
         small = torch.cat([entry.gradients for entry in self._small], 1) if self._small else None
         squares = list(self._squares)
         if small is not None:
             squares.append(torch.linalg.vector_norm(small, dim=1).square_())
         if squares:
-            square = torch.stack(squares).sum(0)
+            square = torch.stack(squares).sum(0)[:count]
             factors = (clipping_norm / (square.sqrt() + NORM_FLOOR)).clamp_(max=1.0).mul_(scale)
             finite = square.isfinite()
-            self._add(sums, small, factors, None if bool(finite.all()) else finite.nonzero()[:, 0])
+            every = slice(len(square)) if bool(finite.all()) else finite.nonzero()[:, 0]
+            self._add(sums, small, factors, every)
         self.close()
 
-    def _add(self, sums: Mapping[nn.Parameter, Tensor], small: Tensor | None, factors: Tensor, kept: Tensor | None) -> None:
-        """`kept` are the finite examples. The others must leave the products: zero times NaN is NaN."""
+    def _add(self, sums: Mapping[nn.Parameter, Tensor], small: Tensor | None, factors: Tensor, kept: Tensor | slice) -> None:
+        """`kept` are the finite examples that count. The others must leave the products: zero times NaN is NaN."""
 
         def select(entries: Tensor) -> Tensor:
-            return entries if kept is None else entries[kept]
+            return entries[kept]
 
         factors = select(factors)
         for outer in self._outer:

@@ -11,6 +11,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from common.privacy.dpsgd.bookkeeping import examples_in
+from common.privacy.dpsgd.rows import even_rows, filled
 from common.privacy.dpsgd.samplers import FastGradSampleHooks
 from common.privacy.mechanisms import SecureRandom
 
@@ -73,10 +74,12 @@ class OpacusGradients:
         self._optimizer.zero_grad()
         if len(inputs):
             examples = examples_in(inputs, augmentations)
-            (loss(self._model(inputs.requires_grad_(True)), targets) / augmentations).backward()  # type: ignore[no-untyped-call]
-            if augmentations > 1:
-                for p in self._parameters:
-                    p.grad_sample = p.grad_sample.view(examples, augmentations, *p.shape).sum(1)  # type: ignore[attr-defined]
+            rows = even_rows(len(inputs))
+            outputs = self._model(filled(inputs, rows).requires_grad_(True))
+            (loss(outputs, filled(targets, rows)) / augmentations).backward()  # type: ignore[no-untyped-call]
+            for p in self._parameters:
+                own = p.grad_sample[: len(inputs)]  # type: ignore[attr-defined]
+                p.grad_sample = own.view(examples, augmentations, *p.shape).sum(1) if augmentations > 1 else own  # type: ignore[attr-defined]
         else:
             for p in self._parameters:
                 p.grad_sample = p.new_zeros((0, *p.shape))  # type: ignore[attr-defined]

@@ -468,7 +468,7 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(("how", "sentence"), [
     ("module", "Layer first is used twice in one pass"),
     ("functional", "Parameter first.weight is used outside its own layer"),
-    ("pixels", "saw 6 rows for 3 examples"),
+    ("pixels", "saw 32 rows for 16 examples"),
     ("shared", "Layers first and second share a parameter"),
 ])  # fmt: skip
 def test_a_parameter_used_in_two_places_or_on_mixed_rows_is_refused(how: str, sentence: str) -> None:
