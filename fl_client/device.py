@@ -111,6 +111,11 @@ class Device:
             return self._refuse(request, "policy", objection)
         if objection := own.objection(weights):
             return self._refuse(request, "failed", objection)
+        at_once = self.models.at_once(request.model, request.privacy.engine) if request.privacy.private else 0
+        if at_once and request.privacy.engine == "opacus":
+            return self._refuse(
+                request, "failed", "On this processor the Opacus engine would let faces show in others' gradients."
+            )
         # 3. The budget: look and debit in one go, durable before anything is computed.
         try:
             with Ledger(self.ledger).locked() as ledger:
@@ -137,7 +142,7 @@ class Device:
             random=self.random(),
             seed=self._seed(request),
             features=self.models.features,
-            at_once=self.models.at_once(request.model, request.privacy.engine) if request.privacy.private else 0,
+            at_once=at_once,
         )
         update = own.keep(weights, update)
         if not request.upload.secure:

@@ -8,7 +8,7 @@ from torch import nn
 
 from common.config import ModelConfig
 from common.privacy.dpsgd.bookkeeping import recorded_is_steady
-from common.privacy.dpsgd.rows import even_rows, is_steady
+from common.privacy.dpsgd.rows import even_rows, insist, is_steady
 from models.frozen import FeatureCache
 from models.isolation import refuse_mixed_examples
 from models.mobilenet import build_model
@@ -44,6 +44,7 @@ class ModelCache(threading.local):
             with torch.random.fork_rng(devices=[]):
                 steady = is_steady(model, INPUT) if engine == "opacus" else recorded_is_steady(model, INPUT)
             if not steady:
+                insist()
                 log.warning("On this processor private training takes %d faces at a time, and longer.", even_rows(1))
             self._at_once[config, engine] = 0 if steady else even_rows(1)
         return self._at_once[config, engine]

@@ -85,7 +85,7 @@ def predict(
             else:
                 pictures = torch.from_numpy(preprocessing.normalise(faces.images[rows]))
                 inputs, network = pictures.contiguous(memory_format=torch.channels_last), model
-            found.append(network(filled(inputs, even_rows(batch)))[: len(rows)].numpy())
+            found.append(network(filled(inputs, even_rows(len(rows))))[: len(rows)].numpy())
     model.train(was_training)
     return np.concatenate(found) if found else np.empty((0, len(faces.classes)), dtype=np.float32)
 

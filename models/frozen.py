@@ -21,7 +21,6 @@ from models.preprocess import Preprocessing
 MOST_BYTES = 256 * 2**20
 """Of the features that one cache keeps beside the newest face set's; the longest unused leave first."""
 CHUNK = 64
-"""Faces at a time, always: blank ones fill up, so that a face's features do not depend on how many others there are."""
 
 
 def split_frozen(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
@@ -58,11 +57,14 @@ class Kept:
             missing = np.unique(rows[~self.known[rows]])
             if self.values is None and not len(missing):
                 missing = np.zeros(1, dtype=np.int64)
+            if surplus := even_rows(len(missing)) - len(missing):  # others fill up that will be asked for, too
+                others = np.setdiff1d(np.flatnonzero(~self.known), missing)
+                missing = np.concatenate([missing, others[:surplus]])
             for start in range(0, len(missing), CHUNK):
                 part = missing[start : start + CHUNK]
                 inputs = torch.from_numpy(preprocessing.normalise(faces.images[part]))
                 with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be filled up later
-                    whole = filled(inputs.contiguous(memory_format=torch.channels_last), even_rows(CHUNK))
+                    whole = filled(inputs.contiguous(memory_format=torch.channels_last), even_rows(len(part)))
                     found = front(whole)[: len(part)]
                 if self.values is None:
                     self.values = found.new_empty((len(faces), *found.shape[1:]))

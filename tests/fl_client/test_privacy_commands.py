@@ -337,7 +337,7 @@ def test_ledger_and_rules_of_a_device_with_a_home_elsewhere_are_found_from_its_f
     assert f"(`fl-client policy --data {faces} --home {home} --set largest_epsilon=...`)" in out
     assert shown("--verify")[:2] == (0, "The chain of 1 debit holds, and it is the one that this machine remembers.\n")
     shutil.copytree(home, tmp_path / "copy")
-    assert f"takes part with {home} and obeys the rules there" in shown("--home", tmp_path / "copy")[2]
+    assert f"obeys the rules in {home}, and those in {tmp_path / 'copy'} from when" in shown("--home", tmp_path / "copy")[2]
     shutil.rmtree(home)
     assert shown("--verify")[0] == IntegrityError.exit_code
 

@@ -6,6 +6,8 @@ Whoever chooses the weights can blow such a bit up to a decision between classes
 others: by 30 times the clipping norm, measured. So there are never fewer rows than that; blank ones fill up, and count nothing.
 """
 
+import math
+import threading
 from collections.abc import Callable, Iterable
 
 import torch
@@ -13,12 +15,23 @@ from torch import Tensor, nn
 
 LEAST = 16
 """Rows for each thread, from which on their number changes nothing."""
+ALWAYS = 64
+"""Rows at a time where it changes something all the same."""
+
+_uneven = threading.Event()
+
+
+def insist() -> None:
+    """On this processor the number of rows shows: from now on they are multiples of `ALWAYS` in this process."""
+    _uneven.set()
 
 
 def even_rows(rows: int) -> int:
     """As many rows as are computed for so many, which may be none: enough for each thread, and the same for each."""
     threads = torch.get_num_threads()
-    return max(LEAST * threads, -(-rows // threads) * threads) if rows else 0
+    unit, least = (ALWAYS, ALWAYS) if _uneven.is_set() else (1, LEAST)
+    unit, least = math.lcm(unit, threads), least * threads
+    return max(math.lcm(unit, least), -(-rows // unit) * unit) if rows else 0
 
 
 def filled(values: Tensor, rows: int) -> Tensor:

@@ -1,5 +1,7 @@
 """No face's numbers depend on how many others there are, however a server chooses the weights."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,10 @@ from torch import Tensor, nn
 
 from common.config import ModelConfig
 from common.emotions import EMOTIONS_7
+from common.privacy.dpsgd import rows as module
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients, even_examples, recorded_is_steady
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
-from common.privacy.dpsgd.rows import LEAST, even_rows, filled, is_steady
+from common.privacy.dpsgd.rows import ALWAYS, LEAST, even_rows, filled, is_steady
 from common.privacy.mechanisms import SecureRandom
 from models.evaluate import predict
 from models.faces.faceset import FaceSet, one_hot
@@ -33,6 +36,17 @@ def test_rows_are_enough_and_the_same_for_each_thread(examples: int, augmentatio
     whole = even_examples(examples, augmentations)
     assert whole >= examples
     assert even_rows(whole * augmentations) == whole * augmentations
+
+
+def test_where_the_number_shows_all_the_same_there_are_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_uneven", threading.Event())
+    module.insist()
+    threads = torch.get_num_threads()
+    assert {even_rows(rows) for rows in range(1, 65)} == {ALWAYS * threads}
+    assert even_rows(65) % ALWAYS == even_rows(65) % threads == 0 == even_rows(0)
+    for augmentations in (1, 3, 7):
+        whole = even_examples(ALWAYS, augmentations)
+        assert even_rows(whole * augmentations) == whole * augmentations
 
 
 def test_blank_rows_come_behind_and_keep_the_order_of_memory() -> None:
