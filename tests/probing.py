@@ -150,10 +150,12 @@ def all_rows() -> Iterator[Row]:
     yield Row(INSIDE, f"`POST {CONTROL}`", nobody, inside(CONTROL))
     yield Row(INSIDE, "the same", "join token, as a bearer", inside(CONTROL, lambda t: bearer(t.unused.hex())))
     yield Row(INSIDE, "the same", "admin token", inside(CONTROL, lambda t: bearer(t.admin)))
-    yield Row(INSIDE, f"`POST {RUNTIME}`", "nobody, admin token", no_runtime)
+    yield Row(INSIDE, f"`POST {RUNTIME}`", nobody, inside(RUNTIME))
+    yield Row(INSIDE, "the same", "admin token", inside(RUNTIME, lambda t: bearer(t.admin)))
     yield Row(INSIDE, f"`POST {FLEET}`", member, inside(FLEET, own))
     yield Row(INSIDE, "`GET /`, `/docs`, `/openapi.json`", nobody, no_pages_inside)
     yield Row(INSIDE, "a body of 64 MiB and a byte, announced", nobody, inside(CONTROL, length(2**26 + 1)))
+    yield Row(INSIDE, "the same", "admin token", inside(CONTROL, lambda t: bearer(t.admin) | length(2**26 + 1)(t)))
 
 
 Headers = Callable[[Target], dict[str, str]]
@@ -255,10 +257,6 @@ def no_control(target: Target) -> str:
 
 def no_predict(target: Target) -> str:
     return only(*(https("POST", PREDICT, who)(target) for who in (none, lambda t: bearer(t.admin), own)))
-
-
-def no_runtime(target: Target) -> str:
-    return only(*(inside(RUNTIME, who)(target) for who in (none, lambda t: bearer(t.admin))))
 
 
 def no_pages_inside(target: Target) -> str:
