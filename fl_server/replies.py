@@ -22,6 +22,9 @@ SMALL = 256 * 1024
 UNDERWAY = 180.0
 """Seconds after which an incomplete reply holds no place any more; its device may be gone."""
 
+SETTLED = 1.0
+"""Seconds after which Flower has looked at an announcement."""
+
 
 class Busy(Exception):
     """There is no room for another reply now."""
@@ -145,8 +148,16 @@ class Replies:
                 self._leaving.difference_update(replies)
 
     def _incomplete(self, reply: _Reply) -> bool:
-        """Objects are still to come, or the first one came and Flower has not taken it: a device may send what it likes."""
-        return len(reply.held) < len(reply.objects) or self._size_of(reply.name) == 0
+        """Objects are still to come, or the first one came and Flower has not taken it: a device may send what it likes.
+
+        An object that several devices send, as the header of a step is, may have come from another one between the announcement
+        and Flower's own look: then Flower does not ask for it, and nothing of this reply is to come.
+        """
+        missing = [part for part in reply.objects if part not in reply.held]
+        first = self._size_of(reply.name)
+        if first is None:  # Flower has not looked yet; or the server has fetched the reply, or refused it
+            return bool(missing) and reply.since > self._now() - SETTLED
+        return first == 0 or any(self._size_of(part) == 0 for part in missing)
 
     def _crowded(self) -> bool:
         return sum(any(map(self._takes_room, replies)) for replies in self._by_node.values()) >= ROOM

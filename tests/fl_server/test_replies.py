@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_server.replies import KEPT, ROOM, SMALL, UNDERWAY, Busy, Replies, TooMuch
+from fl_server.replies import KEPT, ROOM, SETTLED, SMALL, UNDERWAY, Busy, Replies, TooMuch
 
 RUN, ANNA, BEN = 1, 10, 20
 
@@ -316,3 +316,31 @@ def test_one_device_cannot_take_up_all_places(memory: Memory) -> None:
     for number in range(3 * ROOM):
         replies.announce(ANNA, RUN, f"invented-{number}", [f"invented-{number}", f"part-{number}"])
     assert replies.announce(BEN, RUN, "honest", ["honest", "part"])
+
+
+def test_an_object_that_came_from_another_device_is_not_waited_for(memory: Memory) -> None:
+    """All devices send the same header in a step; a few such steps kept everybody out for three minutes."""
+    clock = [0.0]
+    replies = Replies(memory.sizes.get, memory.drop, lambda: clock[0])
+    replies.allow(RUN, lambda: 100 * SMALL)
+    for node in range(2 * ROOM):
+        clock[0] += SETTLED + 0.1
+        memory.sizes["header"] = 0  # another one has announced it, and sends it before Flower looks
+        assert replies.announce(node, RUN, f"reply-{node}", [f"reply-{node}", "header"])
+        memory.sizes["header"] = 1
+        assert replies.arrived(node, f"reply-{node}", 1)
+        memory.sizes[f"reply-{node}"] = 1
+        for part in (f"reply-{node}", "header"):  # the server fetches it
+            del memory.sizes[part]
+
+
+def test_what_is_announced_and_awaited_holds_its_place(memory: Memory) -> None:
+    clock = [0.0]
+    replies = Replies(memory.sizes.get, memory.drop, lambda: clock[0])
+    replies.allow(RUN, lambda: 100 * SMALL)
+    for node in range(ROOM):
+        assert replies.announce(node, RUN, f"reply-{node}", [f"reply-{node}", f"part-{node}"])
+        memory.sizes |= {f"reply-{node}": 0, f"part-{node}": 0}
+    clock[0] = 10 * SETTLED
+    with pytest.raises(Busy):
+        replies.announce(99, RUN, "one-more", ["one-more"])
