@@ -6,10 +6,10 @@ looks at the pixels passes every trial and stands still at the first real face. 
 bytes can find more in them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from common.errors import ModelError
+from models.protobuf import BYTES, fields
 
 OPERATIONS = frozenset(
     {
@@ -25,9 +25,6 @@ SHAPING = {"Reshape": 1, "Resize": 1, "Unsqueeze": 1, "ConstantOfShape": 0}
 
 MOST_PARTS = 100_000
 """Fields that are looked at; the largest export has a fifth of it."""
-
-VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
-"""Wire types of Protocol Buffers (protobuf.dev/programming-guides/encoding)."""
 
 Place = tuple[int, int]
 """Where a field's content begins and ends."""
@@ -122,7 +119,8 @@ def _one(message: _Texts, number: int) -> str:
 def _read(content: bytes, place: Place, kind: _Kind, found: _Found) -> _Texts:
     """The byte fields of the message at `place`; what stands in the messages in it goes to `found`."""
     values: _Texts = {}
-    for number, wire, (start, end) in _fields(content, place):
+    for part in fields(content, *place):
+        number, wire, start, end = part.number, part.wire, part.inner, part.end
         found.parts += 1
         if found.parts > MOST_PARTS:
             raise _Odd(f"more than {MOST_PARTS} parts")
@@ -142,39 +140,3 @@ def _read(content: bytes, place: Place, kind: _Kind, found: _Found) -> _Texts:
         elif wire == BYTES:
             values.setdefault(number, []).append(content[start:end])
     return values
-
-
-def _fields(content: bytes, place: Place) -> Iterator[tuple[int, int, Place]]:
-    """Number, wire type and place of each field of the message at `place`.
-
-    Raises:
-        ValueError, IndexError: it is no message, or one that is written as no program writes it.
-    """
-    at, end = place
-    while at < end:
-        key, at = _number(content, at)
-        wire, start = key & 7, at
-        if wire == VARINT:
-            _, at = _number(content, at)
-        elif wire == BYTES:
-            length, start = _number(content, at)
-            at = start + length
-        elif wire in (EIGHT_BYTES, FOUR_BYTES):
-            at += 8 if wire == EIGHT_BYTES else 4
-        else:
-            raise ValueError(f"There is no wire type {wire}.")
-        if at > end or not 0 < key >> 3 < 1 << 29:
-            raise ValueError("A field reaches beyond its message, or has no such number.")
-        yield key >> 3, wire, (start, at)
-
-
-def _number(content: bytes, at: int) -> tuple[int, int]:
-    """The varint at a place, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("A number has more than ten bytes.")
