@@ -21,6 +21,7 @@ from common.identity import SigningKey
 from common.messages import Refusal, SumHeader, TrainReply, TrainRequest, joining
 from common.parameters import write_parameters
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
+from common.privacy.dpsgd.rows import at_once
 from common.privacy.ledger import Ledger, LedgerPlace
 from common.privacy.mechanisms import SecureRandom
 from common.sum_encoding import sum_encoding
@@ -111,8 +112,9 @@ class Device:
             return self._refuse(request, "policy", objection)
         if objection := own.objection(weights):
             return self._refuse(request, "failed", objection)
-        at_once = self.models.at_once(request.model, request.privacy.engine) if request.privacy.private else 0
-        if at_once and request.privacy.engine == "opacus":
+        if request.privacy.private:
+            self.models.try_rows(request.model, request.privacy.engine)
+        if at_once() and request.privacy.private and request.privacy.engine == "opacus":
             return self._refuse(
                 request, "failed", "On this processor the Opacus engine would let faces show in others' gradients."
             )
@@ -142,7 +144,6 @@ class Device:
             random=self.random(),
             seed=self._seed(request),
             features=self.models.features,
-            at_once=at_once,
         )
         update = own.keep(weights, update)
         if not request.upload.secure:

@@ -8,7 +8,7 @@ from torch import nn
 
 from common.config import ModelConfig
 from common.privacy.dpsgd.bookkeeping import recorded_is_steady
-from common.privacy.dpsgd.rows import even_rows, insist, is_steady
+from common.privacy.dpsgd.rows import at_once, insist, is_steady
 from models.frozen import FeatureCache
 from models.isolation import refuse_mixed_examples
 from models.mobilenet import build_model
@@ -25,7 +25,7 @@ class ModelCache(threading.local):
 
     def __init__(self) -> None:
         self._models: dict[ModelConfig, nn.Module] = {}
-        self._at_once: dict[tuple[ModelConfig, str], int] = {}
+        self._tried: set[tuple[ModelConfig, str]] = set()
         self.features = FeatureCache()
 
     def get(self, config: ModelConfig) -> nn.Module:
@@ -37,14 +37,14 @@ class ModelCache(threading.local):
         select_trainable(self._models[config], config.trainable)
         return self._models[config]
 
-    def at_once(self, config: ModelConfig, engine: str) -> int:
-        """How many faces an engine must compute at a time; 0 where their number does not matter, as it should."""
-        if (config, engine) not in self._at_once:
-            model = self.get(config)
-            with torch.random.fork_rng(devices=[]):
-                steady = is_steady(model, INPUT) if engine == "opacus" else recorded_is_steady(model, INPUT)
-            if not steady:
-                insist()
-                log.warning("On this processor private training takes %d faces at a time, and longer.", even_rows(1))
-            self._at_once[config, engine] = 0 if steady else even_rows(1)
-        return self._at_once[config, engine]
+    def try_rows(self, config: ModelConfig, engine: str) -> None:
+        """Find out, once, whether on this processor an engine's numbers for a face depend on how many others there are."""
+        if (config, engine) in self._tried:
+            return
+        self._tried.add((config, engine))
+        model = self.get(config)
+        with torch.random.fork_rng(devices=[]):
+            steady = is_steady(model, INPUT) if engine == "opacus" else recorded_is_steady(model, INPUT)
+        if not steady:
+            insist()
+            log.warning("On this processor private training takes %d faces at a time, and longer.", at_once())

@@ -6,7 +6,6 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from common.arrays import Arrays
 from common.config import PrivacyConfig, TrainConfig
-from common.errors import ModelError, PrivacyError
+from common.errors import PrivacyError
 from common.parameters import write_parameters
 from common.privacy.accountant import Release
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients
@@ -77,12 +76,10 @@ class Gradients(Protocol):
 
 
 def _private_gradients(
-    model: nn.Module, privacy: PrivacyConfig, release: Release, sampling: PoissonSampling, random: SecureRandom, at_once: int
+    model: nn.Module, privacy: PrivacyConfig, release: Release, sampling: PoissonSampling, random: SecureRandom
 ) -> Gradients:
-    engine: Callable[..., Gradients] = partial(BookkeepingGradients, at_once=at_once)
+    engine: Callable[..., Gradients] = BookkeepingGradients
     if privacy.engine == "opacus":
-        if at_once:
-            raise ModelError("On this processor the Opacus engine would let faces show in each other's gradients.")
         from common.privacy.dpsgd.opacus_engine import OpacusGradients  # takes as long to load as half of torch
 
         engine = OpacusGradients
@@ -125,7 +122,6 @@ def train_locally(
     random: SecureRandom,
     seed: int,
     features: FeatureCache | None = None,
-    at_once: int = 0,
 ) -> Arrays:
     """Train `model` from `weights` for one round and return what changed.
 
@@ -138,7 +134,6 @@ def train_locally(
         seed: of shuffling and augmentation without privacy. Which warp a face gets depends on its place in the batch, so with a
             seed that others know one face would change the gradients of all that follow it: under privacy it is fresh, secret.
         features: keeps what frozen layers make of faces; used where the first layers are frozen and nothing is augmented.
-        at_once: as `BookkeepingGradients`; unused without privacy.
 
     Returns:
         Change of each trained parameter, float32.
@@ -146,7 +141,7 @@ def train_locally(
     Raises:
         ConfigError: the loss needs class counts that the configuration does not have.
         PrivacyError: the loss depends on all faces at once, and there is a `release`.
-        ModelError: Opacus is asked for on a processor where `at_once` is needed.
+        ModelError: Opacus is asked for on a processor that it is not for.
     """
     if release is not None and config.loss == "calibrated":
         raise PrivacyError("A loss that is made from a device's own class counts has no epsilon.")
@@ -165,9 +160,7 @@ def train_locally(
     )
     warp = torch.Generator().manual_seed(seed if release is None else int(random.uint64(1)[0] >> np.uint64(1)))
     gradients: Gradients = (
-        plain_gradients(network)
-        if release is None
-        else _private_gradients(network, privacy, release, plan.sampling, random, at_once)
+        plain_gradients(network) if release is None else _private_gradients(network, privacy, release, plan.sampling, random)
     )
     try:
         for rows in batches:

@@ -13,7 +13,7 @@ from common.errors import ModelError
 from common.privacy.dpsgd.books import OTHER_ENGINE, Books
 from common.privacy.dpsgd.excitation import cheaper_forwards
 from common.privacy.dpsgd.layers import activations_behind, bookkeeping_forward, passing_forward
-from common.privacy.dpsgd.rows import even_rows, filled, is_steady
+from common.privacy.dpsgd.rows import at_once, even_rows, filled, is_steady
 from common.privacy.mechanisms import SecureRandom
 
 
@@ -28,8 +28,6 @@ class BookkeepingGradients:
         noise_multiplier: sigma; 0 only to compare clipped sums in tests.
         expected_batch: q n, the fixed divisor.
         random: source of the noise.
-        at_once: so many examples are computed at a time, always, for processors on which their number shows in each one's
-            numbers (`common.privacy.dpsgd.rows`); 0: all that there are.
 
     Raises:
         ModelError: a trainable parameter lies in a layer whose per-example gradients are unknown, is shared by two layers, or
@@ -37,17 +35,9 @@ class BookkeepingGradients:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        clipping_norm: float,
-        noise_multiplier: float,
-        expected_batch: float,
-        random: SecureRandom,
-        at_once: int = 0,
+        self, model: nn.Module, *, clipping_norm: float, noise_multiplier: float, expected_batch: float, random: SecureRandom
     ) -> None:
         self._model = model
-        self._at_once = at_once
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self._parameters]
         self._clipping_norm = clipping_norm
@@ -78,10 +68,11 @@ class BookkeepingGradients:
             p.grad = None
         sums = self._noise()
         examples = examples_in(inputs, augmentations)
-        most = self._at_once or examples
+        most = at_once() or examples
+        whole = even_examples(most, augmentations)
         for start in range(0, examples, most or 1):
             part = slice(start * augmentations, min(start + most, examples) * augmentations)
-            self._add(sums, inputs[part], targets[part], loss, augmentations)
+            self._add(sums, inputs[part], targets[part], loss, augmentations, whole)
         for p, gradient in sums.items():
             p.grad = gradient
 
@@ -92,10 +83,10 @@ class BookkeepingGradients:
         targets: Tensor,
         loss: Callable[[Tensor, Tensor], Tensor],
         augmentations: int,
+        whole: int,
     ) -> None:
-        """Add the clipped sum over these examples; blank ones fill their number up, and count nothing."""
+        """Add the clipped sum over these examples; blank ones fill their number up to `whole`, and count nothing."""
         examples = examples_in(inputs, augmentations)
-        whole = even_examples(self._at_once or examples, augmentations)
         self._books.start(whole, augmentations)
         try:
             outputs = self._model(filled(inputs, whole * augmentations))

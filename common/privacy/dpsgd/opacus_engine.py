@@ -10,8 +10,9 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from common.errors import ModelError
 from common.privacy.dpsgd.bookkeeping import examples_in
-from common.privacy.dpsgd.rows import even_rows, filled
+from common.privacy.dpsgd.rows import at_once, even_rows, filled
 from common.privacy.dpsgd.samplers import FastGradSampleHooks
 from common.privacy.mechanisms import SecureRandom
 
@@ -51,11 +52,16 @@ class OpacusGradients:
         noise_multiplier: sigma; 0 only to compare clipped sums in tests.
         expected_batch: q n, the fixed divisor.
         random: source of the noise.
+
+    Raises:
+        ModelError: on this processor a face's numbers show how many others there are, and this engine cannot help it.
     """
 
     def __init__(
         self, model: nn.Module, *, clipping_norm: float, noise_multiplier: float, expected_batch: float, random: SecureRandom
     ) -> None:
+        if at_once():
+            raise ModelError("On this processor the Opacus engine would let faces show in each other's gradients.")
         self._model = model
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._hooks = FastGradSampleHooks(model, loss_reduction="sum")

@@ -6,7 +6,6 @@ Whoever chooses the weights can blow such a bit up to a decision between classes
 others: by 30 times the clipping norm, measured. So there are never fewer rows than that; blank ones fill up, and count nothing.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterable
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 LEAST = 16
 """Rows for each thread, from which on their number changes nothing."""
 ALWAYS = 64
-"""Rows at a time where it changes something all the same."""
+"""Rows at a time for each thread where it changes something all the same."""
 
 _uneven = threading.Event()
 
@@ -26,12 +25,16 @@ def insist() -> None:
     _uneven.set()
 
 
+def at_once() -> int:
+    """How many rows are computed at a time, always; 0 where their number does not matter, as it should."""
+    return ALWAYS * torch.get_num_threads() if _uneven.is_set() else 0
+
+
 def even_rows(rows: int) -> int:
     """As many rows as are computed for so many, which may be none: enough for each thread, and the same for each."""
-    threads = torch.get_num_threads()
-    unit, least = (ALWAYS, ALWAYS) if _uneven.is_set() else (1, LEAST)
-    unit, least = math.lcm(unit, threads), least * threads
-    return max(math.lcm(unit, least), -(-rows // unit) * unit) if rows else 0
+    threads, chunk = torch.get_num_threads(), at_once()
+    unit, least = chunk or threads, chunk or LEAST * threads
+    return max(least, -(-rows // unit) * unit) if rows else 0
 
 
 def filled(values: Tensor, rows: int) -> Tensor:

@@ -1,6 +1,7 @@
 """No face's numbers depend on how many others there are, however a server chooses the weights."""
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from common.config import ModelConfig
 from common.emotions import EMOTIONS_7
+from common.errors import ModelError
 from common.privacy.dpsgd import rows as module
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients, even_examples, recorded_is_steady
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
@@ -38,9 +40,21 @@ def test_rows_are_enough_and_the_same_for_each_thread(examples: int, augmentatio
     assert even_rows(whole * augmentations) == whole * augmentations
 
 
-def test_where_the_number_shows_all_the_same_there_are_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unsteady(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """As if this processor were."""
     monkeypatch.setattr(module, "_uneven", threading.Event())
-    module.insist()
+    return module.insist
+
+
+def test_where_the_number_shows_opacus_refuses(unsteady: Callable[[], None]) -> None:
+    unsteady()
+    with pytest.raises(ModelError, match="On this processor"):
+        OpacusGradients(build_model(SMALL), clipping_norm=1.0, noise_multiplier=0.0, expected_batch=1.0, random=SecureRandom())
+
+
+def test_where_the_number_shows_all_the_same_there_are_whole_chunks(unsteady: Callable[[], None]) -> None:
+    unsteady()
     threads = torch.get_num_threads()
     assert {even_rows(rows) for rows in range(1, 65)} == {ALWAYS * threads}
     assert even_rows(65) % ALWAYS == even_rows(65) % threads == 0 == even_rows(0)
@@ -95,18 +109,17 @@ def decided_by_rounding() -> nn.Module:
 @pytest.mark.parametrize("subset", ["head", "full"])
 @pytest.mark.parametrize("engine", [BookkeepingGradients, OpacusGradients])
 def test_one_face_more_never_flips_the_gradients_of_the_others(
-    engine: type[BookkeepingGradients] | type[OpacusGradients], subset: str
+    engine: type[BookkeepingGradients] | type[OpacusGradients], subset: str, unsteady: Callable[[], None]
 ) -> None:
     """It moved the sum by 5.6 times the clipping norm at three faces, and by 30 at fifteen."""
     model = decided_by_rounding()
     select_trainable(model, subset)
-    at_once = {}
     if not is_steady(model, (1, 48, 48)):
         if engine is OpacusGradients:
             pytest.skip("On this processor devices refuse Opacus.")
-        at_once = {"at_once": even_rows(1)}
+        unsteady()
     inputs, targets = torch.randn(18, 1, 48, 48), F.one_hot(torch.full((18,), 2), 7).float()
-    gradients = engine(model, clipping_norm=1.0, noise_multiplier=0.0, expected_batch=1.0, random=SecureRandom(), **at_once)
+    gradients = engine(model, clipping_norm=1.0, noise_multiplier=0.0, expected_batch=1.0, random=SecureRandom())
 
     def summed(start: int, end: int) -> Tensor:
         gradients.compute(inputs[start:end].contiguous(memory_format=torch.channels_last), targets[start:end], summed_loss)
@@ -137,17 +150,21 @@ def test_a_faces_logits_and_kept_features_are_the_same_to_the_bit_with_any_numbe
 
 @pytest.mark.parametrize("augmentations", [1, 3])
 @pytest.mark.parametrize("count", [1, 5, 16, 37])
-def test_a_few_faces_at_a_time_give_the_same_sum(count: int, augmentations: int) -> None:
+def test_a_few_faces_at_a_time_give_the_same_sum(
+    count: int, augmentations: int, monkeypatch: pytest.MonkeyPatch, unsteady: Callable[[], None]
+) -> None:
+    monkeypatch.setattr(module, "ALWAYS", 16)
     torch.manual_seed(0)
     model = build_model(SMALL).train()
     select_trainable(model, "full")
     inputs, targets = faces(count * augmentations)
     inputs, targets = inputs.float(), targets.float()
     sums = []
-    for at_once in (0, 16):
-        engine = BookkeepingGradients(
-            model, clipping_norm=0.5, noise_multiplier=0.0, expected_batch=4.0, random=SecureRandom(), at_once=at_once
-        )
+    for few in (False, True):
+        if few:
+            unsteady()
+        assert bool(module.at_once()) == few
+        engine = BookkeepingGradients(model, clipping_norm=0.5, noise_multiplier=0.0, expected_batch=4.0, random=SecureRandom())
         engine.compute(inputs, targets, summed_loss, augmentations)
         sums.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone())
         engine.close()
