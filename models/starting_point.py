@@ -103,7 +103,7 @@ def pinned_start(config: RunConfig, folder: Path, begun: bool = False) -> Starti
     """What the run in `folder` began with, whatever has been published at `config.init` since; pinned now if it never was.
 
     Args:
-        begun: whether the run has a checkpoint, and can do without the weights: they are None if they are gone.
+        begun: whether the run has a checkpoint, and needs the weights no more: they are None then.
 
     Raises:
         ModelError: the weights are needed, and are not there any more.
@@ -127,7 +127,7 @@ def pinned_start(config: RunConfig, folder: Path, begun: bool = False) -> Starti
         wanted = known["weights_sha256"]
     except (OSError, EmoflError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path} is damaged; this run cannot go on.") from error
-    if wanted is None:
+    if begun or wanted is None:
         return start
     for place in _places(config, manifest):
         try:
@@ -136,8 +136,6 @@ def pinned_start(config: RunConfig, folder: Path, begun: bool = False) -> Starti
             continue
         if _hash(weights) == wanted:
             return replace(start, weights=weights)
-    if begun:
-        return start
     raise ModelError(f"The run in {folder} starts from {start.name}, which is not at {config.init} any more: begin another run.")
 
 
