@@ -95,7 +95,7 @@ class Album:
     def stands(self) -> bool:
         """Whether the very yes still stands that this album met first, and not one given after `--forget` took it back."""
         given = consent.given(self.folder)
-        if not consent.holds(given) or given[: len(self.yes)] != self.yes:
+        if not consent.goes_on(self.yes, given):
             return False
         self.yes = given
         return True

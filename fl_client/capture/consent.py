@@ -99,6 +99,11 @@ def holds(consents: tuple[Consent, ...]) -> bool:
     return any(consent.text_sha256 == sha256(TEXT.encode()) for consent in consents)
 
 
+def goes_on(before: tuple[Consent, ...], now: tuple[Consent, ...]) -> bool:
+    """Whether a yes stands now and those `before` do still, so that it is not one given after `--forget` took them back."""
+    return holds(now) and now[: len(before)] == before
+
+
 class NotGiven(ConfigError):
     """Nobody said yes to the text as it is now, or the yes was taken back."""
 

@@ -34,7 +34,7 @@ class Standing:
         """Whether there is a yes."""
         given = consent.given(self.folder)
         holds = consent.holds(given)
-        if self.yes and (not holds or given[: len(self.yes)] != self.yes):
+        if self.yes and not consent.goes_on(self.yes, given):
             self.drop()
         self.yes = given if holds else ()
         return holds

@@ -349,8 +349,9 @@ def test_forgetting_everything_removes_the_folder_too(capture: Command, faces: P
 
 
 @pytest.mark.parametrize("form", ["--headless", "--window"])
-def test_forgetting_on_another_terminal_ends_a_session_in_one_sentence(
-    capture: Command, faces: Path, source: Patterns, monkeypatch: pytest.MonkeyPatch, form: str
+@pytest.mark.parametrize("anew", [False, True])
+def test_forgetting_on_another_terminal_ends_a_session_in_one_sentence_also_if_somebody_agrees_anew(
+    capture: Command, faces: Path, source: Patterns, monkeypatch: pytest.MonkeyPatch, anew: bool, form: str
 ) -> None:
     frames = source.frames
 
@@ -358,6 +359,8 @@ def test_forgetting_on_another_terminal_ends_a_session_in_one_sentence(
         for frame in frames():
             if frame.index == 4:
                 forget(faces)
+                if anew:
+                    agreed_album(faces)
             yield frame
 
     monkeypatch.setattr(source, "frames", forgotten_after_four)
@@ -368,16 +371,20 @@ def test_forgetting_on_another_terminal_ends_a_session_in_one_sentence(
     assert not list(faces.rglob("*.png"))
 
 
-def test_faces_that_an_import_asks_about_are_not_stored_under_a_yes_given_meanwhile(
-    capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def new_yes_at_the_question(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def enter_after_a_new_yes(line: str) -> str:
         forget(faces)
         agreed_album(faces)
         return ""
 
-    agreed_album(faces)
     monkeypatch.setattr(capture_commands, "_ask", enter_after_a_new_yes)
+
+
+def test_faces_that_an_import_asks_about_are_not_stored_under_a_yes_given_meanwhile(
+    capture: Command, faces: Path, photos: Path, new_yes_at_the_question: None
+) -> None:
+    agreed_album(faces)
     code, out, err = capture("--import", photos)
     assert (code, "--forget takes a yes back" in err) == (2, True)
     assert "0 stored" in out
@@ -385,36 +392,9 @@ def test_faces_that_an_import_asks_about_are_not_stored_under_a_yes_given_meanwh
 
 
 def test_a_first_yes_in_the_same_command_is_the_one_that_has_to_stand(
-    capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+    capture: Command, faces: Path, photos: Path, new_yes_at_the_question: None
 ) -> None:
-    def enter_after_a_new_yes(line: str) -> str:
-        forget(faces)
-        agreed_album(faces)
-        return ""
-
-    monkeypatch.setattr(capture_commands, "_ask", enter_after_a_new_yes)
     assert capture("--import", photos, "--agree")[0] == 2
-    assert not list(faces.rglob("*.png"))
-
-
-@pytest.mark.parametrize("form", ["--headless", "--window"])
-def test_a_session_does_not_go_on_under_a_yes_given_anew(
-    capture: Command, faces: Path, source: Patterns, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    frames = source.frames
-
-    def agreed_anew_after_four() -> Any:
-        for frame in frames():
-            if frame.index == 4:
-                forget(faces)
-                agreed_album(faces)
-            yield frame
-
-    monkeypatch.setattr(source, "frames", agreed_anew_after_four)
-    monkeypatch.setattr(capture_commands, "_window", lambda: FakeWindow(" ", *[""] * 9))
-    options = (*HEADLESS, "--emotion", "fear", "--count", 9) if form == "--headless" else ("--emotion", "fear")
-    code, _, err = capture("--agree", *options, typed="\n" * 9)
-    assert (code, "--forget takes a yes back" in err) == (2, True)
     assert not list(faces.rglob("*.png"))
 
 
