@@ -3,7 +3,6 @@
 `take_part` remembers it whenever it starts; the anchor of the privacy ledger knows it from the first debit on.
 """
 
-import hashlib
 import os
 import shlex
 from dataclasses import dataclass
@@ -114,8 +113,7 @@ def policy_command(place: LedgerPlace) -> str:
 
 
 def _memory(data: Path) -> Path:
-    key = hashlib.sha256(os.fsencode(os.path.realpath(data))).hexdigest()
-    return Anchor(data).folder / HOMES / key
+    return Anchor(data).beside(HOMES)
 
 
 def _is_folder(path: Path) -> bool:

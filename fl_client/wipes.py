@@ -3,7 +3,6 @@
 `own_head` asks. Each wipe leaves other random bytes in the state folder, beside the remembered homes, which no wipe deletes.
 """
 
-import hashlib
 import logging
 import os
 import secrets
@@ -72,7 +71,7 @@ def wiping(data: Path) -> Iterator[None]:
 
 
 def _path(data: Path) -> Path:
-    return Anchor(data).folder / WIPES / hashlib.sha256(os.fsencode(os.path.realpath(data))).hexdigest()
+    return Anchor(data).beside(WIPES)
 
 
 def _read(path: Path) -> bytes:

@@ -109,12 +109,10 @@ class LocalOffer:
         due, gone = _clock() > self._until, local_join.find() is None
         if not (due or gone or used) or not local_join.has_room():
             return
-        if not (due or self._invitations.is_open(self._token)):
-            due = True
-        if not (due or gone):
-            return
-        if due:
+        if due or not self._invitations.is_open(self._token):
             self._token, self._until = self._invitations.create(OFFER), _clock() + OFFER / 2
+        elif not gone:
+            return
         code = self._code(self._token).encode()
         if local_join.offer(code):
             self._offered = code

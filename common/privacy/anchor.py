@@ -77,10 +77,13 @@ class Anchor:
     faces: Path
     folder: Path = field(default_factory=state_folder)
 
+    def beside(self, kind: str) -> Path:
+        """Where something of another kind is remembered of the same faces."""
+        return self.folder / kind / hashlib.sha256(os.fsencode(os.path.realpath(self.faces))).hexdigest()
+
     @property
     def _link(self) -> Path:
-        key = hashlib.sha256(os.fsencode(os.path.realpath(self.faces))).hexdigest()
-        return self.folder / "folders" / f"{key}.json"
+        return self.beside("folders").with_suffix(".json")
 
     def _mark(self, name: str) -> Path:
         return self.folder / f"{name}.json"
