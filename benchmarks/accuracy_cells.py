@@ -51,7 +51,7 @@ class Cell:
         """
         shared: dict[str, Any] = {
             "data": {"path": data, "clients": CLIENTS, "alpha": ALPHA},
-            "server": {"rounds": ROUNDS},
+            "server": {"rounds": ROUNDS, "keep_models": 1},
             "train": {"learning_rate": 0.01},
             "privacy": {"private": False},
             "init": HALF,

@@ -32,6 +32,7 @@ from models.published import (
 )
 
 LOCK = ".lock"
+KEEPS = "A registry keeps at least its latest version: keep must be 1 or more, not {}."
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Registry:
 
     def __init__(self, folder: Path, key: SigningKey, keep: int | None = None) -> None:
         if keep is not None and keep < 1:
-            raise ConfigError(f"A registry keeps at least its latest version: keep must be 1 or more, not {keep}.")
+            raise ConfigError(KEEPS.format(keep))
         self.folder, self.key, self.keep = folder, key, keep
 
     def publish(self, weights: dict[str, NDArray[np.float32]], onnx: bytes, facts: ModelFacts) -> PublishedVersion:
@@ -157,12 +158,43 @@ class Registry:
         write_atomic(self.folder / LATEST, f"{name}\n".encode())
 
     def _retire(self) -> None:
-        if self.keep is None:
-            return
-        for name in version_names(self.folder)[: -self.keep]:
-            aside = self._versions / f".old-{name}"
-            os.rename(self._versions / name, aside)
-            shutil.rmtree(aside)
+        if self.keep is not None:
+            _remove(self._versions, version_names(self.folder)[: -self.keep])
+
+
+def prune(folder: Path, keep: int) -> dict[str, int]:
+    """Remove all versions but the newest `keep` and the latest. Publications wait meanwhile; readers see whole versions.
+
+    Returns:
+        The names of those that are gone, oldest first, and the bytes that each had.
+
+    Raises:
+        ConfigError: `keep` is below 1.
+        IntegrityError: `folder` is no registry, or lacks its latest version.
+        RunError: it cannot be written.
+    """
+    if keep < 1:
+        raise ConfigError(KEEPS.format(keep))
+    latest_name(folder)
+    try:
+        with locked(folder / LOCK):
+            latest, names, versions = latest_name(folder), version_names(folder), folder / VERSIONS
+            if latest not in names:
+                raise IntegrityError(f"{folder} lost the version {latest}: nothing is removed.")
+            old = [name for name in names[:-keep] if name != latest]
+            sizes = {name: sum(path.lstat().st_size for path in (versions / name).iterdir()) for name in old}
+            _remove(versions, old)
+    except OSError as error:
+        raise RunError(f"The registry {folder} cannot be written: {error.strerror or error}.") from error
+    return sizes
+
+
+def _remove(versions: Path, names: list[str]) -> None:
+    """Versions lose their names first, so that no reader meets one of which a part is gone."""
+    for name in names:
+        os.rename(versions / name, versions / f".old-{name}")
+    for aside in versions.glob(".old-*"):
+        shutil.rmtree(aside)
 
 
 def check_registry(folder: Path, publisher: PublicKey) -> Iterator[PublishedModel]:

@@ -1,6 +1,6 @@
 """`fl-server models`: look at a registry, and check it. `fl_server.cli` mounts these commands.
 
-They read only. The signature of whatever they show was verified first.
+All but `prune` read only. The signature of whatever they show was verified first.
 """
 
 import json
@@ -14,11 +14,11 @@ from rich.table import Table
 from common.console import command_line, err, out
 from common.errors import ConfigError, IntegrityError
 from common.identity import PublicKey, grouped, parse_fingerprint
-from fl_server.hub import check_registry
+from fl_server.hub import check_registry, prune
 from models.manifest import Manifest
 from models.published import VERSIONS, latest_name, read_manifest, read_registered, registry_key, version_names
 
-models = command_line("Look at published models, and check their signatures.")
+models = command_line("Look at published models, check their signatures, remove old ones.")
 
 RegistryFolder = Annotated[Path, typer.Argument(help="The registry folder.", show_default=False)]
 Publisher = Annotated[
@@ -99,6 +99,25 @@ def verify_registry(registry: RegistryFolder, publisher: Publisher = None, as_js
             style="yellow",
             soft_wrap=True,
         )
+
+
+@models.command("prune")
+def prune_registry(
+    registry: RegistryFolder,
+    keep: Annotated[int, typer.Option(metavar="N", help="So many of the newest stay, 1 or more; the latest always does.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove old versions from the disk, for good. A server may go on publishing meanwhile.
+
+    Devices that have them keep theirs. To keep a running server's registry short: [bold]fl-server start --keep-models N[/].
+    """
+    removed = prune(registry, keep)
+    count, freed, left = len(removed), sum(removed.values()), version_names(registry)
+    if as_json:
+        _print_json({"removed": list(removed), "bytes": freed, "left": left})
+        return
+    stay = f"{left[-1]} stays" if len(left) == 1 else f"{left[0]} to {left[-1]} stay"
+    out.print(f"[bold green]{count} version{'' if count == 1 else 's'} removed[/], {_size(freed)}; {stay}.")
 
 
 def _key(registry: Path, publisher: str | None) -> PublicKey:

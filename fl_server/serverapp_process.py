@@ -91,7 +91,11 @@ class PatientRounds(Rounds):
             if self.stopped():
                 raise RunError("The run was stopped while it waited for room on the disk.")
             if full and not said:
-                log.warning("There is too little room on the disk of %s; the next round waits.", self.folder)
+                log.warning(
+                    "There is too little room on the disk of %s; the next round waits. "
+                    "fl-server models prune removes old models.",
+                    self.folder,
+                )
                 said = True
             time.sleep(self.poll)
 
@@ -101,7 +105,7 @@ def build_rounds(task: Task, stop: _Stop) -> tuple[Rounds, Publisher]:
     config, run = task.run.config, task.run.name
     start = pinned_start(config, task.run.path, begun=(task.run.path / CHECKPOINT).exists())
     rounds = PatientRounds(config, run, task.run.path, _public_faces(task.run), secret_sampling=True, poll=0.5, stopped=stop)
-    registry = Registry(task.folder.registry, SigningKey.load_or_create(task.folder.publisher_key))
+    registry = Registry(task.folder.registry, SigningKey.load_or_create(task.folder.publisher_key), config.server.keep_models)
     return rounds, Publisher(registry, config, run, rounds.initial_model(), start=start)
 
 

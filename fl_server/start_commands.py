@@ -106,6 +106,10 @@ def start(
         str | None,
         typer.Option(help="scratch, base (the model that ships) or a published one's folder (default: base where it fits)."),
     ] = None,
+    keep_models: Annotated[
+        int | None,
+        typer.Option(min=1, help="Published models that stay on the disk, the newest (default: all, one a round of 12 MB)."),
+    ] = None,
     evaluate: Annotated[
         Path | None, typer.Option(help="Public faces to evaluate each model on: fer2013.csv or a folder.")
     ] = None,
@@ -123,6 +127,7 @@ def start(
         "server.min_replies": min_clients,
         "server.cohort": cohort,
         "server.round_timeout": round_timeout,
+        "server.keep_models": keep_models,
         "privacy.epsilon": epsilon,
         "model.name": model,
         "model.trainable": trainable,

@@ -160,7 +160,7 @@ def run_simulation(
     budgets = SpentBudgets(devices, clients)
     start = pinned_start(config, folder.path, begun=(folder.path / CHECKPOINT).exists())
     rounds = Rounds(config, folder.name, folder.path, population.validation, poll=POLL)
-    registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY))
+    registry = Registry(folder.path / REGISTRY, SigningKey.load_or_create(folder.path / KEY), config.server.keep_models)
     publisher = Publisher(registry, config, folder.name, rounds.initial_model(), start=start)
 
     def annotate(number: int) -> dict[str, Any]:

@@ -171,6 +171,9 @@ def run(
         int | None,
         RunOption(help=f"Of data, initial weights, cohorts and shuffling; never of noise (default {D.seed})."),
     ] = None,
+    keep_models: Annotated[
+        int | None, RunOption(help="Published models that stay, the newest (default: all, one a round of 12 MB).")
+    ] = None,
     config: Annotated[Path | None, RunOption(help="A TOML file with any of these settings; options win over it.")] = None,
     folder: Annotated[Path | None, RunOption("--out", help="The run folder (default: runs/<time>).")] = None,
     resume: Annotated[Path | None, RunOption(help="Go on with the run in this folder, with its own settings.")] = None,
@@ -219,6 +222,7 @@ def run(
             "train.class_counts": None if class_counts is None else named_counts(class_counts),
             "train.local_layers": "head" if personal_head else None,
             "server.ema": ema,
+            "server.keep_models": keep_models,
             "upload.secure": False if no_secure_aggregation else None,
             "upload.precision": upload,
             "evaluation.federated": federated_evaluation or None,

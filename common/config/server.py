@@ -21,6 +21,7 @@ class ServerConfig(Settings):
         server_learning_rate: of FedAvgM and FedAdam; None takes the strategy's default (1.0 and 0.01).
         server_momentum: FedAvgM's momentum, FedAdam's beta_1.
         ema: evaluate and publish a moving average of the global models; this much of the old average stays each round, 0 without.
+        keep_models: how many of the newest published models stay in the registry; None keeps all, 12 MB a round for the base.
         max_update_norm: an update with a larger L2 norm is left out; of a secure sum, the whole round is, by the mean's norm.
     """
 
@@ -33,6 +34,7 @@ class ServerConfig(Settings):
     server_learning_rate: float | None = Field(default=None, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
+    keep_models: int | None = Field(default=None, ge=1)
     max_update_norm: float = Field(default=1000.0, gt=0, le=1000.0)
 
     @model_validator(mode="after")

@@ -58,6 +58,23 @@ def test_list_shows_every_version_with_its_privacy(
     assert KEY.public.fingerprint in lines[4].replace(" ", "")
 
 
+def test_prune_says_what_went_and_what_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, 5):
+        publish(tmp_path, number)
+    code, out, _ = run(monkeypatch, capsys, "models", "prune", tmp_path, "--keep", 2)
+    assert (code, "2 versions removed" in out, "000003-r0003 to 000004-r0004 stay" in out) == (0, True, True)
+    _, out, _ = run(monkeypatch, capsys, "models", "prune", tmp_path, "--keep", 1, "--json")
+    assert json.loads(out)["removed"] == ["000003-r0003"]
+    assert json.loads(out)["left"] == ["000004-r0004"]
+    assert json.loads(out)["bytes"] > 1000
+    code, _, err = run(monkeypatch, capsys, "models", "prune", tmp_path, "--keep", 0)
+    assert (code, "keep must be 1 or more, not 0" in err) == (2, True)
+    assert run(monkeypatch, capsys, "models", "prune", tmp_path)[0] == 2
+    assert run(monkeypatch, capsys, "models", "verify", tmp_path)[0] == 0
+
+
 def test_list_as_json_is_for_programs(three: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(monkeypatch, capsys, "models", "list", three, "--json")
     versions = json.loads(out)

@@ -13,7 +13,7 @@ import pytest
 
 from common.errors import ConfigError, IntegrityError, ModelError, RunError
 from common.identity import PublicKey
-from fl_server.hub import Registry, check_registry
+from fl_server.hub import Registry, check_registry, prune
 from models.published import open_published, version_names
 from tests.publishing import KEY, OTHER_KEY, facts_of_round, onnx_of_round, publish, weights_of_round
 
@@ -129,6 +129,32 @@ def test_only_the_newest_versions_are_kept_and_the_chain_still_holds(tmp_path: P
 def test_the_latest_version_cannot_be_given_away(tmp_path: Path, keep: int) -> None:
     with pytest.raises(ConfigError, match="at least its latest version"):
         Registry(tmp_path, KEY, keep=keep)
+
+
+def test_old_versions_are_removed_by_hand_and_the_next_follows_the_newest(tmp_path: Path) -> None:
+    versions = [publish(tmp_path, number) for number in range(1, 6)]
+    sizes = {v.name: sum(path.stat().st_size for path in v.folder.iterdir()) for v in versions}
+    assert prune(tmp_path, 2) == {name: sizes[name] for name in ("000001-r0001", "000002-r0002", "000003-r0003")}
+    assert prune(tmp_path, 2) == {}
+    publish(tmp_path, 6)
+    assert names_of(tmp_path) == ["000004-r0004", "000005-r0005", "000006-r0006"]
+
+
+def test_pruning_removes_what_a_crash_of_it_left_and_never_the_latest(tmp_path: Path) -> None:
+    for number in range(1, 4):
+        publish(tmp_path, number)
+    os.rename(tmp_path / "versions" / "000001-r0001", tmp_path / "versions" / ".old-000001-r0001")
+    (tmp_path / "LATEST").write_text("000002-r0002\n")
+    assert prune(tmp_path, 1) == {}
+    assert sorted(os.listdir(tmp_path / "versions")) == ["000002-r0002", "000003-r0003"]
+    shutil.rmtree(tmp_path / "versions" / "000002-r0002")
+    with pytest.raises(IntegrityError, match="lost the version 000002-r0002: nothing is removed"):
+        prune(tmp_path, 1)
+    with pytest.raises(IntegrityError, match="Nothing is published"):
+        prune(tmp_path / "versions", 1)
+    assert not (tmp_path / "versions" / ".lock").exists()
+    with pytest.raises(ConfigError, match="at least its latest version"):
+        prune(tmp_path, 0)
 
 
 # Crashes

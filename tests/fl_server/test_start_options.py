@@ -38,6 +38,11 @@ def test_every_setting_of_client_level_privacy_has_an_option(started: Any) -> No
     assert all(getattr(wanted, name) != field.default for name, field in ClientLevelConfig.model_fields.items())
 
 
+def test_how_many_models_stay_is_an_option(started: Any) -> None:
+    code, config = started("--keep-models", "3")
+    assert (code, config.server.keep_models) == (0, 3)
+
+
 def test_a_clip_that_follows_the_norms_is_for_central_noise_alone(started: Any, capsys: pytest.CaptureFixture[str]) -> None:
     code, config = started("--client-dp", "distributed", "--adaptive-clip")
     assert (code, config) == (ConfigError.exit_code, None)

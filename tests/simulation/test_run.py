@@ -207,6 +207,13 @@ def test_a_run_of_an_earlier_version_that_began_with_a_published_model_is_not_go
     assert pinned_start(folder.config, folder.path).manifest is not None
 
 
+def test_only_so_many_models_stay_as_a_run_asks_for(tmp_path: Path) -> None:
+    folder = perform(config(server={"rounds": 2, "keep_models": 2}), tmp_path / "run", None, "in-process", 2)
+    registry = folder / REGISTRY
+    assert [v.manifest.round for v in check_registry(registry, PublicKey.read(registry / PUBLISHER))] == [1, 2]
+    assert [record["round"] for record in read_metrics(folder)] == [0, 1, 2]
+
+
 def test_a_damaged_note_of_the_start_is_one_sentence(finished: Path, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", config(init=str(finished / REGISTRY)), datetime.now(UTC))
     (folder.path / START).write_text("{}")
