@@ -33,14 +33,16 @@ app.command()(run)
 
 @app.command()
 def demo(
-    folder: Annotated[Path | None, Help("--out", help="The run folder (default: runs/demo-<time>).")] = None,
+    folder: Annotated[
+        Path | None, Help("--out", help="The run folder (default: runs/demo, or runs/demo-<time> once that is taken).")
+    ] = None,
     workers: Annotated[int | None, Help(help="Devices that train at once (default: one per core).")] = None,
 ) -> None:
     """The whole way in about two minutes: private training on drawn faces, a signed model, a labelled video."""
-    from simulation.demo import demo_config, earlier_base, film, public_base
-    from simulation.run import REGISTRY, Engine, default_out, require_empty
+    from simulation.demo import demo_config, demo_folder, earlier_base, film, public_base
+    from simulation.run import REGISTRY, Engine, require_empty
 
-    home = folder or default_out().with_name(f"demo-{default_out().name}")
+    home = folder or demo_folder()
     beside = home.with_name(f"{home.name}-base")
     Engine.chosen("in-process", workers)
     require_empty(home)

@@ -3,6 +3,7 @@
 A first model comes from public drawn faces, as it would in practice; then ten devices with people of their own train its head.
 """
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ from common.errors import EmoflError
 from fl_client.webcam_commands import webcam
 from fl_server.publisher import privacy_statement
 from models.published import PUBLISHER, open_published
-from simulation.run import require_empty
+from simulation.run import default_out, require_empty
 from simulation.synthetic_faces import draw_faces
 from simulation.synthetic_scene import write_scene_video
 from simulation.warm_up import BASE, warm_up
@@ -32,6 +33,13 @@ def demo_config(init: Path | None = None) -> RunConfig:
             "train": {"batch_size": 64, "learning_rate": 0.1, "augment": False},
         }
     )
+
+
+def demo_folder() -> Path:
+    """runs/demo, which README.md's commands look into; runs/demo-<time> once that is taken."""
+    timed = default_out()
+    first = timed.with_name("demo")
+    return timed.with_name(f"demo-{timed.name}") if os.path.lexists(first) else first
 
 
 def earlier_base(folder: Path) -> Path | None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ from common.canonical import encode
 from common.errors import ConfigError, RunError
 from simulation import demo
 from simulation.cli import demo as command
-from simulation.demo import earlier_base, public_base
+from simulation.demo import demo_folder, earlier_base, public_base
+from simulation.run import REGISTRY
 from simulation.warm_up import BASE
 
 
@@ -84,3 +86,11 @@ def test_only_a_folder_of_a_run_is_said_to_be_resumable(tmp_path: Path, stored: 
     (tmp_path / "config.json").write_bytes(encode(stored))
     with pytest.raises(RunError, match=advice):
         command(folder=tmp_path, workers=1)
+
+
+def test_a_demo_goes_where_the_readme_looks_until_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"fl-server models verify {demo_folder() / REGISTRY} " in readme
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    assert re.fullmatch(r"runs/demo-\d{8}-\d{6}", str(demo_folder()))
