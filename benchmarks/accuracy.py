@@ -30,8 +30,8 @@ TARGETS = {"ferplus": 0.84, "fer2013": 0.67}
 """Accuracy of the shipped base on PrivateTest: FER+ majority (8 classes), FER2013 (7 classes)."""
 
 
-PLACES: Any = {"init": True, "data": {"path"}}
-"""Settings that may differ between two calls: where the base and the faces lie."""
+PLACES: Any = {"init": True, "data": {"path"}, "server": {"keep_models"}}
+"""Settings that may differ between two calls: where the base and the faces lie, and what stays on the disk."""
 
 
 def find_data(given: Path | None) -> Path:

@@ -41,10 +41,10 @@ class ModelCache(threading.local):
         """Find out, once, whether on this processor an engine's numbers for a face depend on how many others there are."""
         if (config, engine) in self._tried:
             return
-        self._tried.add((config, engine))
         model = self.get(config)
         with torch.random.fork_rng(devices=[]):
             steady = is_steady(model, INPUT) if engine == "opacus" else recorded_is_steady(model, INPUT)
         if not steady:
             insist()
             log.warning("On this processor private training takes %d faces at a time, and longer.", at_once())
+        self._tried.add((config, engine))

@@ -34,11 +34,13 @@ def config_digests(config: RunConfig) -> tuple[str, str]:
     """SHA-256 of what in a configuration is not as by default; and of all of it.
 
     The first stays what it was when a later version brings one more setting, the second when one changes a default, since a run's
-    folder holds all of its settings: so a run outlives the server's upgrade. Checkpoints had the second alone at first.
+    folder holds all of its settings: so a run outlives the server's upgrade. Checkpoints had the second alone at first, so what
+    came after that is left out of it while it is as by default.
     """
+    later = {"server": {"keep_models"}} if config.server.keep_models is None else None
     return (
         sha256(encode(config.model_dump(mode="json", exclude_defaults=True))),
-        sha256(encode(config.model_dump(mode="json"))),
+        sha256(encode(config.model_dump(mode="json", exclude=later))),
     )
 
 

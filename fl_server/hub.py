@@ -3,10 +3,11 @@
 A version is written aside, made durable, renamed into place, and only then named by `LATEST`: see docs/registry.md.
 """
 
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from models.published import (
     registry_key,
     version_names,
 )
+
+log = logging.getLogger("emofl.server")
 
 LOCK = ".lock"
 KEEPS = "A registry keeps at least its latest version: keep must be 1 or more, not {}."
@@ -87,7 +90,8 @@ class Registry:
                 self._claim()
                 version = self._write(files, facts)
                 self._point_at(version.name)
-                self._retire()
+                if self.keep is not None:
+                    self._retire(self.keep)
         except OSError as error:
             raise RunError(f"The registry {self.folder} cannot be written: {error.strerror or error}.") from error
         return version
@@ -98,8 +102,8 @@ class Registry:
 
     def _clean(self) -> None:
         """Remove what a crash left; no reader looks at these names."""
-        for path in (*self._versions.glob(".new-*"), *self._versions.glob(".old-*")):
-            shutil.rmtree(path)
+        _delete(self._versions.glob(".new-*"))
+        _remove(self._versions, [])
         for path in (*self.folder.glob(f".{LATEST}.*"), *self.folder.glob(f".{PUBLISHER}.*")):
             path.unlink()
 
@@ -157,9 +161,12 @@ class Registry:
     def _point_at(self, name: str) -> None:
         write_atomic(self.folder / LATEST, f"{name}\n".encode())
 
-    def _retire(self) -> None:
-        if self.keep is not None:
-            _remove(self._versions, version_names(self.folder)[: -self.keep])
+    def _retire(self, keep: int) -> None:
+        """The new version is published by now, whatever becomes of the old ones."""
+        try:
+            _remove(self._versions, version_names(self.folder)[:-keep])
+        except OSError as error:
+            log.warning("Old models stay in %s: %s.", self._versions, error.strerror or error)
 
 
 def prune(folder: Path, keep: int) -> dict[str, int]:
@@ -170,7 +177,7 @@ def prune(folder: Path, keep: int) -> dict[str, int]:
 
     Raises:
         ConfigError: `keep` is below 1.
-        IntegrityError: `folder` is no registry, or lacks its latest version.
+        IntegrityError: `folder` is no registry, or its latest version does not hold, so that older ones may be needed.
         RunError: it cannot be written.
     """
     if keep < 1:
@@ -179,10 +186,12 @@ def prune(folder: Path, keep: int) -> dict[str, int]:
     try:
         with locked(folder / LOCK):
             latest, names, versions = latest_name(folder), version_names(folder), folder / VERSIONS
-            if latest not in names:
-                raise IntegrityError(f"{folder} lost the version {latest}: nothing is removed.")
+            try:
+                read_registered(folder, latest, registry_key(folder))
+            except IntegrityError as error:
+                raise IntegrityError(f"Nothing is removed: {error}") from error
             old = [name for name in names[:-keep] if name != latest]
-            sizes = {name: sum(path.lstat().st_size for path in (versions / name).iterdir()) for name in old}
+            sizes = {name: sum(path.lstat().st_size for path in (versions / name).glob("*")) for name in old}
             _remove(versions, old)
     except OSError as error:
         raise RunError(f"The registry {folder} cannot be written: {error.strerror or error}.") from error
@@ -190,31 +199,50 @@ def prune(folder: Path, keep: int) -> dict[str, int]:
 
 
 def _remove(versions: Path, names: list[str]) -> None:
-    """Versions lose their names first, so that no reader meets one of which a part is gone."""
+    """Versions lose their names first, so that no reader meets one of which a part is gone. What a crash left goes too."""
+    _delete(versions.glob(".old-*"))
     for name in names:
         os.rename(versions / name, versions / f".old-{name}")
-    for aside in versions.glob(".old-*"):
-        shutil.rmtree(aside)
+    _delete(versions.glob(".old-*"))
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def check_registry(folder: Path, publisher: PublicKey) -> Iterator[PublishedModel]:
     """Every version from the oldest kept to the newest, each verified in full and chained to the one before.
 
     Raises:
-        IntegrityError: on reaching the first version that does not hold, or at the end if `LATEST` is wrong.
+        IntegrityError: on reaching the first version that does not hold, or at the end if `LATEST` is wrong. A version that is
+            retired meanwhile, with all before it, is none.
     """
     latest = latest_name(folder)
     names = version_names(folder)
     before: PublishedModel | None = None
-    for name in names:
-        model = read_registered(folder, name, publisher)
+    for index, name in enumerate(names):
+        try:
+            model = read_registered(folder, name, publisher)
+        except IntegrityError:
+            if not set(version_names(folder)).isdisjoint(names[: index + 1]):
+                raise
+            before = None
+            continue
         if before is not None and (
             model.manifest.sequence != before.manifest.sequence + 1 or model.manifest.previous != before.manifest_sha256
         ):
             raise IntegrityError(f"{model.folder} does not follow {before.manifest.version}: the chain is broken.")
         before = model
         yield model
-    if latest not in names:
+    missing = latest not in version_names(folder)
+    if (missing or latest not in names[-2:]) and latest_name(folder) != latest:
+        yield from check_registry(folder, publisher)
+        return
+    if missing:
         raise IntegrityError(f"{folder / LATEST} names {latest}, which is missing.")
     if latest not in names[-2:]:
         raise IntegrityError(f"{folder / LATEST} names {latest}, and {names[-1]} is newer: it was rolled back.")

@@ -16,7 +16,7 @@ from common.errors import ConfigError, IntegrityError
 from common.identity import PublicKey, grouped, parse_fingerprint
 from fl_server.hub import check_registry, prune
 from models.manifest import Manifest
-from models.published import VERSIONS, latest_name, read_manifest, read_registered, registry_key, version_names
+from models.published import VERSIONS, latest_name, of_latest, read_manifest, read_registered, registry_key, version_names
 
 models = command_line("Look at published models, check their signatures, remove old ones.")
 
@@ -39,20 +39,23 @@ def list_versions(registry: RegistryFolder, publisher: Publisher = None, as_json
     The signature of each manifest is verified; the model files are left to [bold]verify[/].
     """
     latest, key = latest_name(registry), _key(registry, publisher)
-    names, refused = version_names(registry), []
+    names = version_names(registry)
     found: dict[str, tuple[Manifest, str]] = {}
+    refused: dict[str, IntegrityError] = {}
     for name in names:
         try:
             found[name] = read_manifest(registry / VERSIONS / name, key)
         except IntegrityError as error:
-            refused.append(f"{registry / VERSIONS / name} is refused: {error}")
+            if name in version_names(registry):
+                refused[name] = error
+    names = [name for name in names if name in found or name in refused]
     if as_json:
         _print_json([_as_json(name, *found[name], latest) for name in names if name in found])
     else:
         out.print(_table(names, found, latest))
         out.print(f"Signed by {grouped(key.fingerprint)}", style="dim")
-    if refused:
-        raise IntegrityError(refused[0])
+    for name, why in refused.items():
+        raise IntegrityError(f"{registry / VERSIONS / name} is refused: {why}")
 
 
 @models.command("show")
@@ -64,8 +67,12 @@ def show_version(
 ) -> None:
     """Show all that is known about one version, once its signature and files are verified."""
     latest, key = latest_name(registry), _key(registry, publisher)
-    name = latest if version is None else _find(registry, version)
-    model = read_registered(registry, name, key)
+    if version is None:
+        model = of_latest(registry, lambda name: read_registered(registry, name, key))
+        latest = model.manifest.version
+    else:
+        model = read_registered(registry, _find(registry, version), key)
+    name = model.manifest.version
     if as_json:
         _print_json(_as_json(name, model.manifest, model.manifest_sha256, latest))
     else:
@@ -107,9 +114,9 @@ def prune_registry(
     keep: Annotated[int, typer.Option(metavar="N", help="So many of the newest stay, 1 or more; the latest always does.")],
     as_json: AsJson = False,
 ) -> None:
-    """Remove old versions from the disk, for good. A server may go on publishing meanwhile.
+    """Remove old versions from the disk, for good, whichever run they are of. A server may go on publishing meanwhile.
 
-    Devices that have them keep theirs. To keep a running server's registry short: [bold]fl-server start --keep-models N[/].
+    Devices that have them keep theirs. To keep a server's registry short: [bold]fl-server start --keep-models N[/].
     """
     removed = prune(registry, keep)
     count, freed, left = len(removed), sum(removed.values()), version_names(registry)
@@ -134,7 +141,8 @@ def _find(registry: Path, version: str) -> str:
     for name in names:
         if version == name or (version.isdecimal() and int(version) == int(name.split("-")[0])):
             return name
-    raise ConfigError(f"{registry} has no version {version!r}; it has {names[0]} to {names[-1]}.")
+    there = f"it has {names[0]} to {names[-1]}" if names else "it has none"
+    raise ConfigError(f"{registry} has no version {version!r}; {there}.")
 
 
 def _as_json(name: str, manifest: Manifest, digest: str, latest: str) -> dict[str, Any]:

@@ -108,7 +108,10 @@ def start(
     ] = None,
     keep_models: Annotated[
         int | None,
-        typer.Option(min=1, help="Published models that stay on the disk, the newest (default: all, one a round of 12 MB)."),
+        typer.Option(
+            min=1,
+            help="Published models that stay, the newest of all runs; at least 3 for slow devices (default: all, 12 MB each).",
+        ),
     ] = None,
     evaluate: Annotated[
         Path | None, typer.Option(help="Public faces to evaluate each model on: fer2013.csv or a folder.")

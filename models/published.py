@@ -5,9 +5,10 @@ The camera loop, the command lines and the registry itself read models through `
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ LATEST, PUBLISHER, VERSIONS = "LATEST", "publisher.pub", "versions"
 ATTEMPTS = 5
 """How often a reader follows `LATEST` anew when a version is removed while it reads."""
 
+T = TypeVar("T")
 Trust = PublicKey | str | Path
 """Whom to trust: a key, a fingerprint as text, or a key file."""
 
@@ -149,6 +151,22 @@ def latest_name(registry: Path) -> str:
     return name
 
 
+def of_latest(registry: Path, read: Callable[[str], T]) -> T:
+    """What `read` makes of the latest version's name, with the next one's if that one came, and the other went, meanwhile.
+
+    Raises:
+        IntegrityError: from `read`, or the registry changes faster than it reads.
+    """
+    for _ in range(ATTEMPTS):
+        name = latest_name(registry)
+        try:
+            return read(name)
+        except IntegrityError:
+            if latest_name(registry) == name:
+                raise
+    raise IntegrityError(f"The registry {registry} changes faster than it can be read.")
+
+
 def version_names(registry: Path) -> list[str]:
     """The names of all versions in the registry, oldest first. Folders that are no versions are left out."""
     folder = registry / VERSIONS
@@ -236,16 +254,7 @@ def _open_folder(folder: Path, trust: Trust | None, known: KnownPublishers | Non
 
 
 def _open_latest(registry: Path, publisher: PublicKey, known: KnownPublishers | None) -> PublishedModel:
-    for _ in range(ATTEMPTS):
-        name = latest_name(registry)
-        try:
-            model = read_registered(registry, name, publisher)
-            break
-        except IntegrityError:
-            if latest_name(registry) == name:
-                raise
-    else:
-        raise IntegrityError(f"The registry {registry} changes faster than it can be read.")
+    model = of_latest(registry, lambda name: read_registered(registry, name, publisher))
     if known is not None:
         pin = Pin(fingerprint=model.fingerprint, sequence=model.manifest.sequence, manifest=model.manifest_sha256)
         known.remember(registry, pin)

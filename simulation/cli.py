@@ -39,19 +39,19 @@ def demo(
     workers: Annotated[int | None, Help(help="Devices that train at once (default: one per core).")] = None,
 ) -> None:
     """The whole way in about two minutes: private training on drawn faces, a signed model, a labelled video."""
-    from simulation.demo import demo_config, demo_folder, earlier_base, film, public_base
+    from simulation.demo import beside, demo_config, demo_folder, earlier_base, film, public_base
     from simulation.run import REGISTRY, Engine, require_empty
 
     home = folder or demo_folder()
-    beside = home.with_name(f"{home.name}-base")
+    place = beside(home)
     Engine.chosen("in-process", workers)
     require_empty(home)
-    base = earlier_base(beside)
+    base = earlier_base(place)
     if base is None:
         out.print("A first model learns from public drawn faces ...")
-        base = public_base(beside)
+        base = public_base(place)
     else:
-        out.print(f"The first model is an earlier demo's, in {escape(os.path.relpath(beside))} ...", soft_wrap=True)
+        out.print(f"The first model is an earlier demo's, in {escape(os.path.relpath(place))} ...", soft_wrap=True)
     perform(demo_config(base.resolve()), home, None, "in-process", workers)
     labelled = film(home, home / REGISTRY)
     out.print(f"\nThe published model at work on a drawn scene: [bold]{escape(os.path.relpath(labelled))}[/]", soft_wrap=True)

@@ -36,10 +36,17 @@ def demo_config(init: Path | None = None) -> RunConfig:
 
 
 def demo_folder() -> Path:
-    """runs/demo, which README.md's commands look into; runs/demo-<time> once that is taken."""
+    """runs/demo, which README.md's commands look into; runs/demo-<time> once that or its first model's place is taken."""
     timed = default_out()
     first = timed.with_name("demo")
-    return timed.with_name(f"demo-{timed.name}") if os.path.lexists(first) else first
+    base = beside(first)
+    free = not os.path.lexists(first) and (not os.path.lexists(base) or earlier_base(base) is not None)
+    return first if free else timed.with_name(f"demo-{timed.name}")
+
+
+def beside(home: Path) -> Path:
+    """Where the first model of the demo in `home` lies."""
+    return home.with_name(f"{home.name}-base")
 
 
 def earlier_base(folder: Path) -> Path | None:

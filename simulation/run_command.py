@@ -172,7 +172,7 @@ def run(
         RunOption(help=f"Of data, initial weights, cohorts and shuffling; never of noise (default {D.seed})."),
     ] = None,
     keep_models: Annotated[
-        int | None, RunOption(help="Published models that stay, the newest (default: all, one a round of 12 MB).")
+        int | None, RunOption(help="Published models that stay, the newest (default: all, 12 MB each).")
     ] = None,
     config: Annotated[Path | None, RunOption(help="A TOML file with any of these settings; options win over it.")] = None,
     folder: Annotated[Path | None, RunOption("--out", help="The run folder (default: runs/<time>).")] = None,

@@ -18,7 +18,7 @@ from fl_server.run_folder import METRICS, RunFolder
 from fl_server.server_folder import Endpoint, ServerFolder
 from fl_server.server_lock import read_status
 from models.manifest import MANIFEST, SIGNATURE, VERSION_NAME, Manifest
-from models.published import LATEST, VERSIONS, latest_name, read_manifest, version_names
+from models.published import LATEST, VERSIONS, of_latest, read_manifest, version_names
 
 METRICS_LIMIT = 16 * 2**20
 MOST_VERSIONS = 100
@@ -207,8 +207,10 @@ class FactsReader:
         registry = self._folder.registry
         if not os.path.lexists(registry / LATEST):
             return ()
-        latest = latest_name(registry)
-        names = version_names(registry)
+        return of_latest(registry, self._up_to)
+
+    def _up_to(self, latest: str) -> tuple[Version, ...]:
+        names = version_names(self._folder.registry)
         if latest not in names:
             raise IntegrityError("The newest version is missing.")
         names = names[: names.index(latest) + 1][-MOST_VERSIONS:]

@@ -158,8 +158,9 @@ def test_another_number_of_faces_is_another_base(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_its_own_base_only(tmp_path: Path) -> None:
     cell = next(cell for cell in CELLS if cell.name == "central/block")
     run = write_run(tmp_path, cell.name, 0, 0.6).parent
-    settings = cell.config(str(tmp_path / "fer2013.csv"), str(FOLDER), 0)
-    (run / CONFIG).write_bytes(encode({"run": "one", "config": settings.model_dump(mode="json")}))
+    settings = cell.config(str(tmp_path / "fer2013.csv"), str(FOLDER), 0).model_dump(mode="json")
+    del settings["server"]["keep_models"]
+    (run / CONFIG).write_bytes(encode({"run": "one", "config": settings}))
     with pytest.raises(ConfigError, match="began with another base"):
         play(cell, tmp_path / "fer2013.csv", FOLDER, tmp_path, 1, 1)
     made = open_base(FOLDER).manifest.created

@@ -147,14 +147,80 @@ def test_pruning_removes_what_a_crash_of_it_left_and_never_the_latest(tmp_path: 
     (tmp_path / "LATEST").write_text("000002-r0002\n")
     assert prune(tmp_path, 1) == {}
     assert sorted(os.listdir(tmp_path / "versions")) == ["000002-r0002", "000003-r0003"]
-    shutil.rmtree(tmp_path / "versions" / "000002-r0002")
-    with pytest.raises(IntegrityError, match="lost the version 000002-r0002: nothing is removed"):
+    (tmp_path / "versions" / "000002-r0002" / "model.onnx").write_bytes(b"altered")
+    with pytest.raises(IntegrityError, match=r"Nothing is removed: .*model.onnx was altered"):
         prune(tmp_path, 1)
+    shutil.rmtree(tmp_path / "versions" / "000002-r0002")
+    with pytest.raises(IntegrityError, match=r"Nothing is removed: .*missing"):
+        prune(tmp_path, 1)
+    assert sorted(os.listdir(tmp_path / "versions")) == ["000003-r0003"]
     with pytest.raises(IntegrityError, match="Nothing is published"):
         prune(tmp_path / "versions", 1)
     assert not (tmp_path / "versions" / ".lock").exists()
     with pytest.raises(ConfigError, match="at least its latest version"):
         prune(tmp_path, 0)
+
+
+def test_a_link_or_a_file_in_the_place_of_an_old_version_goes_and_what_it_names_stays(tmp_path: Path) -> None:
+    elsewhere, versions = tmp_path / "elsewhere", tmp_path / "registry" / "versions"
+    elsewhere.mkdir()
+    for number in range(1, 4):
+        publish(tmp_path / "registry", number)
+    (versions / "000001-r0001").rename(elsewhere / "moved")
+    (versions / "000001-r0001").symlink_to(elsewhere / "moved")
+    (versions / "000000-r0000").write_text("a file")
+    (versions / ".old-000000-r0000").symlink_to(elsewhere)
+    assert list(prune(tmp_path / "registry", 1)) == ["000000-r0000", "000001-r0001", "000002-r0002"]
+    assert os.listdir(versions) == ["000003-r0003"]
+    assert sorted(os.listdir(elsewhere / "moved")) == VERSION_FILES
+    (versions / "000000-r0000").write_text("a file")
+    publish(tmp_path / "registry", 4, keep=1)
+    assert os.listdir(versions) == ["000004-r0004"]
+
+
+def test_a_model_is_published_also_where_old_ones_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, 1)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    assert publish(tmp_path, 2, keep=1).name == "000002-r0002"
+    assert "Old models stay" in caplog.text
+    assert open_published(tmp_path, KEY.public).manifest.round == 2
+
+
+def test_versions_that_are_removed_while_all_are_checked_are_no_fault(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        publish(tmp_path, number)
+    found = check_registry(tmp_path, KEY.public)
+    names = [next(found).manifest.version]
+    prune(tmp_path, 2)
+    names += [model.manifest.version for model in found]
+    assert names == ["000001-r0001", "000004-r0004", "000005-r0005"]
+
+
+def test_a_check_goes_on_with_the_newer_ones_where_all_that_it_knew_went(tmp_path: Path) -> None:
+    for number in range(1, 4):
+        publish(tmp_path, number)
+    found = check_registry(tmp_path, KEY.public)
+    next(found)
+    for number in (4, 5):
+        publish(tmp_path, number, keep=2)
+    assert [model.manifest.version for model in found] == ["000004-r0004", "000005-r0005"]
+
+
+@pytest.mark.parametrize("gone", ["000002-r0002", "000003-r0003"])
+def test_a_version_that_goes_from_between_others_is_a_fault_also_during_a_check(tmp_path: Path, gone: str) -> None:
+    for number in range(1, 4):
+        publish(tmp_path, number)
+    found = check_registry(tmp_path, KEY.public)
+    next(found)
+    shutil.rmtree(tmp_path / "versions" / gone)
+    with pytest.raises(IntegrityError, match="missing"):
+        list(found)
 
 
 # Crashes

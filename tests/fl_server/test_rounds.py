@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.numpy import save
 
 from common.arrays import Shapes
+from common.canonical import encode, sha256
 from common.config import RunConfig, ServerConfig, UploadConfig, make_config
 from common.errors import RunError
 from common.messages import SAFETENSORS, TrainReply, decode_request, encode_reply
@@ -307,6 +308,14 @@ def test_an_older_checkpoint_that_has_the_digest_of_all_settings_alone_is_gone_o
     state.save(tmp_path / CHECKPOINT)
     again, grid = run(tmp_path, nodes, settings)
     assert (again.round, grid.asked, again.config_digests) == (1, [], config_digests(settings))
+
+
+def test_what_came_after_that_form_of_digest_is_not_in_it_while_it_is_as_by_default() -> None:
+    settings = config(rounds=1)
+    whole = settings.model_dump(mode="json")
+    del whole["server"]["keep_models"]
+    assert config_digests(settings)[1] == sha256(encode(whole))
+    assert config_digests(config(rounds=1, keep_models=3))[1] != sha256(encode(whole))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])

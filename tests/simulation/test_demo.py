@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,5 +93,11 @@ def test_a_demo_goes_where_the_readme_looks_until_that_is_taken(tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert f"fl-server models verify {demo_folder() / REGISTRY} " in readme
+    public_base(Path("runs/demo-base"))
+    assert demo_folder() == Path("runs/demo")
+    shutil.rmtree(tmp_path / "runs" / "demo-base" / BASE)
+    (tmp_path / "runs" / "demo-base" / "letter").write_text("dear")
+    assert demo_folder() != Path("runs/demo")
+    shutil.rmtree(tmp_path / "runs")
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     assert re.fullmatch(r"runs/demo-\d{8}-\d{6}", str(demo_folder()))
