@@ -18,6 +18,10 @@ Rows that are all black are left out. Single votes count as outliers and are zer
 PublicTest was looked at during training, PrivateTest only where it ended (once for each time that it was lengthened).
 No picture is in this repository."""
 
+COPIES = """The data set holds some pictures more than once: {validation:,} faces of PublicTest and {test:,} of PrivateTest are
+pixel for pixel in Training too, so the model has seen them, mostly with the same label. The official split counts them, and so
+do others' figures; the rows "without copies" do not, and say better what the model makes of faces that it has not seen."""
+
 PROTOCOL = """## Protocol
 
 "FER+ majority (M8)": a row counts if its largest remaining vote is one of the eight emotions and more than half of what
@@ -63,6 +67,7 @@ def model_card(result: dict[str, Any], history: list[dict[str, Any]]) -> str:
         f"{result['seconds'] / 3600:.1f} hours of training; the learning rate fell over the last {result['decay_images']:,}. "
         "Recipe: `models/pretraining/recipe.toml`.",
         _rows_table(result),
+        _copies(result),
         PROTOCOL,
         "## Measured",
         _overview(result),
@@ -79,8 +84,8 @@ def model_card(result: dict[str, Any], history: list[dict[str, Any]]) -> str:
 def _reproduce(recipe: dict[str, Any]) -> str:
     command = f"fl-sim pretrain --data fer2013.csv --out base --images {recipe['images']}"
     said = (
-        "Every number above is from that command's `result.json`, and this page is generated from it. A run that was lengthened "
-        "or shortened on its way lets its rate fall elsewhere, and so ends with slightly other weights: see docs/pretraining.md."
+        "This page is generated from the training's own `result.json`. A training that was lengthened or shortened on its way "
+        "lets its rate fall elsewhere, and so ends with slightly other weights than that command's: see docs/pretraining.md."
     )
     return f"## Reproduce\n\n```\n{command}\n```\n\n{said}"
 
@@ -91,6 +96,10 @@ def _rows_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _copies(result: dict[str, Any]) -> str:
+    return COPIES.format(**{key: result["unseen"][key]["copies"] for key in SPLITS})
+
+
 def _overview(result: dict[str, Any]) -> str:
     lines = [
         "| labels | split | faces | accuracy | balanced accuracy | mean confidence | calibration error |",
@@ -98,12 +107,17 @@ def _overview(result: dict[str, Any]) -> str:
     ]
     for head, title in TITLES.items():
         for key, split in SPLITS.items():
-            found = result[key][head]
-            lines.append(
-                f"| {title} | {split} | {found['examples']:,} | {found['accuracy']:.1%} | {found['balanced_accuracy']:.1%} | "
-                f"{found['confidence']:.1%} | {found['calibration_error']:.3f} |"
-            )
+            lines.append(_overview_row(title, split, result[key][head]))
+            if head in result["unseen"][key]:
+                lines.append(_overview_row(title, f"{split} without copies", result["unseen"][key][head]))
     return "\n".join(lines)
+
+
+def _overview_row(title: str, split: str, found: dict[str, Any]) -> str:
+    return (
+        f"| {title} | {split} | {found['examples']:,} | {found['accuracy']:.1%} | {found['balanced_accuracy']:.1%} | "
+        f"{found['confidence']:.1%} | {found['calibration_error']:.3f} |"
+    )
 
 
 def _per_class(result: dict[str, Any], head: str) -> str:

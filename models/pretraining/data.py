@@ -40,6 +40,12 @@ class TwiceLabelled:
         """(N,) whether the face has a FER+ target."""
         return np.asarray(self.votes.any(axis=1), dtype=np.bool_)
 
+    def without_copies_of(self, known: "TwiceLabelled") -> "TwiceLabelled":
+        """The faces that are not, pixel for pixel, among `known` too: FER2013 holds some pictures in two of its splits."""
+        seen = {image.tobytes() for image in known.images}
+        rows = np.array([image.tobytes() not in seen for image in self.images], dtype=np.bool_)
+        return TwiceLabelled(self.images[rows], self.votes[rows], self.labels[rows])
+
     def ferplus_counts(self) -> dict[str, int]:
         """Number of faces with a FER+ target, by its largest share."""
         counts = np.bincount(self.votes[self.voted].argmax(1), minlength=len(EMOTIONS_8))

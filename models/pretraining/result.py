@@ -11,8 +11,9 @@ from models.pretraining.data import Splits
 
 RESULT = "result.json"
 RESULT_KEYS = ("recipe", "images", "decay_images", "seconds", "device", "parameters", "splits", "validation", "test")
-DIGESTS = ("weights", "data")
-"""SHA-256 of the averaged weights as they ship, and `Splits.digest`; files of the first version lack both."""
+LATER_KEYS = ("weights", "data", "unseen")
+"""SHA-256 of the averaged weights as they ship; `Splits.digest`; `models.pretraining.scores.score_unseen`. Files of earlier
+versions lack them, and are good for nothing but telling whether the faces were others."""
 
 
 def read_result(run: Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_result(run: Path) -> dict[str, Any]:
         raise RunError(f"{run / RESULT} is damaged; run the training's command again, which scores anew.") from error
     if not isinstance(found, dict):
         raise RunError(f"{run / RESULT} is damaged; run the training's command again, which scores anew.")
-    if odd := set(RESULT_KEYS) ^ (set(found) - set(DIGESTS)):
+    if odd := set(RESULT_KEYS) ^ (set(found) - set(LATER_KEYS)):
         raise RunError(f"{run / RESULT} is of another version ({min(odd)}); run the training's command again, which scores anew.")
     return found
 
@@ -45,17 +46,8 @@ def known_result(run: Path) -> dict[str, Any] | None:
 
 
 def is_of(result: dict[str, Any], checkpoint: Checkpoint) -> bool:
-    """Whether the figures are those of the checkpoint's averaged weights.
-
-    A result of the first version has no digest; its figures on PublicTest must then be the checkpoint's own last look at it.
-    """
-    if "weights" in result:
-        return bool(result["weights"] == sha256(checkpoint.averages()))
-    looks = checkpoint.history
-    return bool(looks) and all(
-        {name: result["validation"][head].get(name) for name in figures} == figures
-        for head, figures in looks[-1]["validation"].items()
-    )
+    """Whether the figures are those of the checkpoint's averaged weights."""
+    return bool(result.get("weights") == sha256(checkpoint.averages()))
 
 
 def split_facts(splits: Splits) -> dict[str, dict[str, Any]]:

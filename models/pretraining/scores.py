@@ -13,7 +13,7 @@ from common.errors import DataError
 from models.evaluate import BATCH, Evaluation
 from models.faces.faceset import one_hot
 from models.preprocess import Preprocessing
-from models.pretraining.data import FER2013, FERPLUS, TwiceLabelled
+from models.pretraining.data import FER2013, FERPLUS, Splits, TwiceLabelled
 from models.pretraining.heads import ROWS
 
 BINS = 15
@@ -83,6 +83,16 @@ def score(network: nn.Module, split: TwiceLabelled) -> dict[str, HeadScores]:
         FERPLUS: score_head(logits[voted][:, ROWS[FERPLUS]], split.votes[voted], EMOTIONS_8),
         FER2013: score_head(logits[:, ROWS[FER2013]], one_hot(split.labels, len(EMOTIONS_7)), EMOTIONS_7),
     }
+
+
+def score_unseen(network: nn.Module, splits: Splits) -> dict[str, dict[str, Any]]:
+    """As plain values: of validation and test the number of `copies`, and `score` of the others, if any is left to score."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, faces in (("validation", splits.validation), ("test", splits.test)):
+        unseen = faces.without_copies_of(splits.training)
+        heads = score(network, unseen) if unseen.voted.any() else {}
+        found[name] = {"copies": len(faces) - len(unseen)} | {head: scores.record() for head, scores in heads.items()}
+    return found
 
 
 def score_head(logits: NDArray[np.float32], targets: NDArray[np.float32], classes: tuple[str, ...]) -> HeadScores:

@@ -30,6 +30,8 @@ def ship(run: Path, folder: Path, key: SigningKey) -> BaseManifest:
         RunError: the training is not finished, its figures are of other weights, or the weights are too large to ship.
     """
     result = read_result(run)
+    if "unseen" not in result:
+        raise RunError(f"{run / RESULT} is of an earlier version; run the training's command again, which scores anew.")
     recipe = make_recipe(result["recipe"], str(run / RESULT))
     checkpoint = Checkpoint.load(run / CHECKPOINT)
     same = checkpoint.step * recipe.batch_size == result["images"] and checkpoint.recipe == recipe.identity()
@@ -68,10 +70,13 @@ def ship(run: Path, folder: Path, key: SigningKey) -> BaseManifest:
 
 
 def metrics_of(result: dict[str, Any]) -> dict[str, float]:
-    """The manifest's numbers, such as `test/ferplus/accuracy`."""
+    """The manifest's numbers, such as `test/ferplus/accuracy`; below `unseen/`, without copies of training faces."""
+    named = {split: result[split] for split in ("validation", "test")}
+    named |= {f"unseen/{split}": found for split, found in result["unseen"].items()}
     return {
-        f"{split}/{head}/{name}": float(result[split][head][name])
-        for split in ("validation", "test")
+        f"{split}/{head}/{name}": float(found[head][name])
+        for split, found in named.items()
         for head in (FERPLUS, FER2013)
+        if head in found
         for name in ("accuracy", "balanced_accuracy", "calibration_error", "examples")
     }

@@ -21,7 +21,7 @@ from models.pretraining.data import Splits
 from models.pretraining.recipe import Recipe
 from models.pretraining.result import RESULT, known_result, split_facts
 from models.pretraining.schedule import Schedule, plan
-from models.pretraining.scores import score
+from models.pretraining.scores import score, score_unseen
 from models.pretraining.training import Training
 
 HISTORY = "history.jsonl"
@@ -176,7 +176,7 @@ def _finish(training: Training, splits: Splits, folder: Path, state: Checkpoint)
     """Score both public splits, once for these weights, and keep the figures."""
     seen, weights = state.step * training.recipe.batch_size, sha256(state.averages())
     known = known_result(folder)
-    if known and (known["images"], known.get("weights"), known.get("data")) == (seen, weights, state.data):
+    if known and "unseen" in known and (known["images"], known.get("weights"), known.get("data")) == (seen, weights, state.data):
         return known
     result = {
         "recipe": training.recipe.model_dump(mode="json") | {"images": state.images},
@@ -190,6 +190,7 @@ def _finish(training: Training, splits: Splits, folder: Path, state: Checkpoint)
         "splits": split_facts(splits),
         "validation": {name: head.record() for name, head in score(training.average, splits.validation).items()},
         "test": {name: head.record() for name, head in score(training.average, splits.test).items()},
+        "unseen": score_unseen(training.average, splits),
     }
     write_atomic(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     return result

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from models.pretraining.data import Splits, load_splits, vote_shares
+from models.pretraining.data import Splits, TwiceLabelled, load_splits, vote_shares
 
 #        neutral happy surprise sad anger disgust fear contempt unknown NF
 MAJORITY = [6, 3, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -69,6 +69,15 @@ def test_the_digest_is_of_all_faces_and_labels_and_of_nothing_else(tmp_path: Pat
             changed.flat[-1] += 1
             others.append(replace(found, **{part: replace(getattr(found, part), **{name: changed})}))
     assert len({found.digest(), *(other.digest() for other in others)}) == 11
+
+
+def test_copies_are_the_faces_that_another_split_holds_to_the_pixel(tmp_path: Path) -> None:
+    found = load_splits(write(tmp_path, [MAJORITY] * 6, USAGES))
+    test = TwiceLabelled(found.training.images[[2, 0]], found.training.votes[[2, 0]], np.array([5, 6]))
+    test.images[1, 47, 47] += 1
+    assert test.without_copies_of(found.training).labels.tolist() == [6]
+    assert len(found.validation.without_copies_of(found.training)) == 1
+    assert len(found.training.without_copies_of(found.training)) == 0
 
 
 def test_missing_votes_are_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from models.pretrained import FOLDER, load_base, open_base
 from models.pretrained.manifest import CARD, CONTEXT, MANIFEST, PUBLISHER, SIGNATURE, WEIGHTS
 from models.pretraining.checkpoint import CHECKPOINT, Checkpoint
 from models.pretraining.heads import build_two_heads
-from models.pretraining.result import DIGESTS, RESULT
+from models.pretraining.result import LATER_KEYS, RESULT
 from models.pretraining.shipping import ship
 from tests.models.pretraining.tiny import TINY, lengthen_break_and_shorten, make_first_version, train
 
@@ -128,6 +128,9 @@ def test_the_card_states_what_was_measured_and_what_the_model_is_not_for(run: Pa
         found = result["test"][head]
         assert f"| {found['accuracy']:.1%} | {found['balanced_accuracy']:.1%} |" in card
         assert f"{found['calibration_error']:.3f}" in card
+        unseen = result["unseen"]["test"][head]
+        assert f"| PrivateTest without copies | {unseen['examples']} | {unseen['accuracy']:.1%} |" in card
+    assert "0 faces of PublicTest and 0 of PrivateTest are pixel" in card
     for name in EMOTIONS_8:
         assert f"| {name} |" in card
     for heading in ("## Data", "## Protocol", "## Known biases", "## What it must not be used for", "## Privacy", "## Reproduce"):
@@ -155,9 +158,10 @@ def test_figures_of_another_checkpoint_are_not_shipped(run: Path, tmp_path: Path
 def test_figures_of_other_weights_after_as_many_faces_are_not_shipped(tmp_path: Path, version: str) -> None:
     run = tmp_path / "run"
     first, second = lengthen_break_and_shorten(run)
-    stale = {name: value for name, value in first.items() if version == "this" or name not in DIGESTS}
+    stale = {name: value for name, value in first.items() if version == "this" or name not in LATER_KEYS}
     (run / RESULT).write_text(json.dumps(stale))
-    with pytest.raises(RunError, match="not of the newest checkpoint; run the training's command to its end"):
+    sentence = "of the newest checkpoint; run the training's command" if version == "this" else "of an earlier version; run the"
+    with pytest.raises(RunError, match=sentence):
         ship(run, tmp_path / "base", KEY)
     assert not (tmp_path / "base").exists()
     assert train(run) == second, "the command that the sentence names"
@@ -166,9 +170,12 @@ def test_figures_of_other_weights_after_as_many_faces_are_not_shipped(tmp_path: 
     assert manifest.metrics["test/ferplus/accuracy"] == second["test"]["ferplus"]["accuracy"]
 
 
-def test_a_finished_training_of_the_first_version_ships(run: Path, base: Path, tmp_path: Path) -> None:
+def test_a_finished_training_of_the_first_version_ships_once_it_is_scored_anew(run: Path, base: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     make_first_version(tmp_path / "run")
+    with pytest.raises(RunError, match="of an earlier version; run the training's command again"):
+        ship(tmp_path / "run", tmp_path / "again", KEY)
+    train(tmp_path / "run", images=32)
     ship(tmp_path / "run", tmp_path / "again", KEY)
     for name in (WEIGHTS, CARD):
         assert (tmp_path / "again" / name).read_bytes() == (base / name).read_bytes()

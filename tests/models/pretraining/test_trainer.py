@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,19 @@ def test_history_and_result_say_what_was_measured(whole: Path) -> None:
     assert result["test"]["ferplus"]["examples"] == 15, "the face without a FER+ target does not count for that head"
     assert result["test"]["fer2013"]["examples"] == 16
     assert sum(map(sum, result["test"]["fer2013"]["confusion"])) == 16
+    assert result["unseen"]["test"] == {"copies": 0} | result["test"], "no face is in two splits"
+
+
+def test_faces_that_training_holds_too_are_scored_apart(tmp_path: Path) -> None:
+    whole = splits()
+    half = len(whole.test) // 2
+    mixed = np.concatenate([whole.training.images[:half], whole.test.images[half:]])
+    train(tmp_path, data=replace(whole, test=replace(whole.test, images=mixed), validation=whole.training))
+    result = json.loads((tmp_path / RESULT).read_text())
+    assert result["unseen"]["test"]["copies"] == half
+    assert result["unseen"]["test"]["fer2013"]["examples"] == len(whole.test) - half
+    assert result["test"]["fer2013"]["examples"] == len(whole.test)
+    assert result["unseen"]["validation"] == {"copies": len(whole.training)}, "none is left to score"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_sentence(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from models.faces.faceset import one_hot
 from models.pretraining.checkpoint import CHECKPOINT, PREVIOUS, STABLE, Checkpoint
 from models.pretraining.data import Splits, TwiceLabelled
 from models.pretraining.recipe import Recipe
-from models.pretraining.result import DIGESTS, RESULT
+from models.pretraining.result import LATER_KEYS, RESULT
 from models.pretraining.trainer import Watch, pretrain
 
 TINY = Recipe(
@@ -79,4 +79,4 @@ def make_first_version(folder: Path) -> None:
             found.save(folder / name)
     if (folder / RESULT).exists():
         result = json.loads((folder / RESULT).read_text())
-        (folder / RESULT).write_text(json.dumps({name: value for name, value in result.items() if name not in DIGESTS}))
+        (folder / RESULT).write_text(json.dumps({name: value for name, value in result.items() if name not in LATER_KEYS}))
