@@ -1,7 +1,7 @@
 """What a head of its own does for a device: `python -m benchmarks.own_heads --data fer2013.csv`, in about three minutes.
 
-The shipped base on PrivateTest's faces (288 of 3,574 are in Training too), dealt to devices with skewed labels. Each device fits a head to four
-fifths of its faces and is judged by the rest, as `fl-client personalise` does.
+The shipped base on PrivateTest's faces (288 of 3,574 are in Training too), dealt to devices with skewed labels. Each device fits
+a head to four fifths of its faces and is judged by the rest, as `fl-client personalise` does.
 """
 
 import time

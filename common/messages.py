@@ -46,8 +46,8 @@ class TrainRequest(Settings):
     version: Literal[1] = 1
     run: str = Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")
     round: int = Field(ge=1)
-    rounds: int = Field(ge=1)
-    participations: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=1_000_000)
+    participations: int = Field(ge=1, le=1_000_000)
     model: ModelConfig
     train: TrainConfig
     privacy: PrivacyConfig

@@ -96,6 +96,9 @@ class Device:
         wish = request.client_level
         if contradiction := _contradiction(request):
             return self._refuse(request, "bad-request", contradiction)
+        authority = self.ledger.authority if isinstance(self.ledger, LedgerPlace) else None
+        if authority is not None and (objection := self.policy.strange_server(authority)):
+            return self._refuse(request, "policy", objection)
         if objection := self.policy.objection(request.privacy, secure=request.upload.secure, client_level=wish):
             return self._refuse(request, "policy", objection)
         # 2. The faces, and a plan that depends on their coarse number alone.

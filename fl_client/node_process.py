@@ -72,16 +72,21 @@ class LateApp:
 
 
 class Hours:
-    """Whether the device asks for work: by its owner's hours, and on mains where that is wanted. Says when that changes."""
+    """Whether the device asks for work: by its owner's hours, and on mains where that is wanted. Says when that changes.
+
+    Args:
+        authority: fingerprint of the server's, which the owner's rules may come to exclude.
+    """
 
     def __init__(
         self,
         rules: Callable[[], Policy],
         only_when_charging: bool,
+        authority: str,
         now: Callable[[], datetime] = datetime.now,
         unplugged: Callable[[], bool] | None = None,
     ) -> None:
-        self._rules, self._only_when_charging, self._now = rules, only_when_charging, now
+        self._rules, self._only_when_charging, self._authority, self._now = rules, only_when_charging, authority, now
         self._unplugged = unplugged or on_battery
         self._said: str | None = None
 
@@ -89,9 +94,12 @@ class Hours:
         """Asked before each look for a message.
 
         Raises:
-            ConfigError: the rules' file was damaged.
+            ConfigError: the rules' file was damaged, or does not allow the server any more.
         """
-        objection = self._rules().out_of_hours(self._now())
+        rules = self._rules()
+        if strange := rules.strange_server(self._authority):
+            raise ConfigError(strange)
+        objection = rules.out_of_hours(self._now())
         reason = "hours" if objection else None
         if objection is None and self._only_when_charging and self._unplugged():
             reason, objection = "battery", "On battery."
@@ -140,7 +148,7 @@ def main() -> NoReturn:
             server,
             LateApp(settings, own_ledger(settings.home, settings.data, membership.authority), lambda: rules.policy),
             on_ready=lambda node: log.info("Connected to %s as %s.", server.address, membership.device_name),
-            may_work=Hours(lambda: rules.policy, settings.only_when_charging),
+            may_work=Hours(lambda: rules.policy, settings.only_when_charging, membership.authority),
             chunk_bytes=settings.chunk_size * 1024,
             after_message=return_freed_memory,
         )

@@ -90,7 +90,7 @@ class ClientLevel:
     def begin(self, done: int, cohort: int, clients: int) -> ClientLevelRequest:
         """What the round's devices are asked for.
 
-        The noise is chosen in the first round, for all; should a larger share of the devices be asked later, it grows.
+        The noise is chosen in the first round, for all; should other cohorts make the rest cost more, it grows.
 
         Args:
             done: rounds before this one.
@@ -180,8 +180,8 @@ class ClientLevel:
     def _price(self, z: float, cohort: int, clients: int, rounds: int) -> Rounds:
         if self.config.mode == "distributed":
             return DistributedRounds.of(self._mechanism(z, cohort), rounds)
-        # Whoever sees the published models does not know the cohort.
-        return CentralRounds(z, cohort / clients, rounds, "fixed" if cohort < clients else "known")
+        # A cohort that is drawn in secret would cost less, but how many of it answered is published, and members see its list.
+        return CentralRounds(z, cohort / clients, rounds, "known")
 
     def _grown(self, z: float, cohort: int, clients: int, left: int) -> float | None:
         """`z` if the budget then lasts for `left` such rounds, else the least `z * MARGIN**k` with which it does, if any."""
@@ -203,4 +203,4 @@ class ClientLevel:
         epsilon, delta = self.config.epsilon, self.config.delta
         if self.config.mode == "distributed":
             return MARGIN * calibrate_distributed(self._mechanism(1.0, cohort), epsilon, delta, self.rounds).noise_multiplier
-        return calibrate_client_noise(epsilon, delta, self.rounds, cohort / clients, "fixed" if cohort < clients else "known")
+        return calibrate_client_noise(epsilon, delta, self.rounds, cohort / clients, "known")

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx
 
-from common.arrays import Arrays, l2_norm, unflatten
+from common.arrays import Arrays, flatten, l2_norm, unflatten
 from common.config import ServerConfig, UploadConfig
 from common.errors import PrivacyError, ReplyError, RunError, Stopped
 from common.messages import decode_reply, joined
@@ -37,7 +37,7 @@ class Tally:
         asked: size of the cohort.
         accepted: updates in the mean.
         left_out: how many replies were left out, by reason.
-        norms: L2 norm of each accepted update, where the server sees them; of the mean, where the sum is secure.
+        norms: L2 norm of each accepted update, where the server sees them; of the mean, where the sum is secure or noisy.
         scored: in federated evaluation, noisy: faces that the model before the round was right about, on each device with its own
             head if it keeps one, and faces.
         histogram: where the round asked for it, noisy: faces of each class.
@@ -126,7 +126,8 @@ class StreamingAverage(FedAvg):
                     ready[node] = _new(joined(reply, self.digest), ready)
                     tally.accepted += 1
                 else:
-                    tally.norms.append(mean.add(update))
+                    norm = mean.add(update)
+                    tally.norms += [norm] if self.budget is None else []  # which a client-level promise does not cover
                     tally.accepted += 1
             except ReplyError as error:
                 tally.left_out["malformed" if not message.has_error() else "error"] += 1
@@ -137,6 +138,8 @@ class StreamingAverage(FedAvg):
         moved = self._secure_mean(server_round, ready) if self.upload.secure else mean.mean() if mean.count else None
         if moved is None:
             return None, None
+        if self.budget is not None and not self.upload.secure:
+            tally.norms = [l2_norm(flatten(moved))]
         return ArrayRecord({name: Array(self.before[name] + moved[name]) for name in self.before}), None
 
     def _secure_mean(self, server_round: int, ready: dict[int, bytes]) -> Arrays | None:

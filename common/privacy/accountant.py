@@ -26,6 +26,12 @@ ORDERS += [float(2**k) for k in range(6, 13)]
 SMALLEST_NOISE, LARGEST_NOISE = 0.1, 100.0
 """Noise multipliers outside are not sought: below, the bounds are numerically poor; above, the update would carry nothing."""
 
+PRV_ERROR = 0.01
+"""Of the PRV accountant's epsilon: Opacus' default."""
+
+MOST_POINTS, MOST_GROUPS = 2**21, 64
+"""Of the PRV accountant's grid, 0.4 GB with what is computed on the way; and different releases of which each has one."""
+
 TOLERANCE = 1e-3
 """Relative precision of a calibrated noise multiplier; it is rounded up."""
 
@@ -43,8 +49,23 @@ def _one_step(noise_multiplier: float, sample_rate: float) -> NDArray[np.float64
     return renyi.one_step(sample_rate, noise_multiplier, ORDERS)
 
 
+def _points(grouped: list[Release], delta: float) -> float:
+    """Of the grid that Opacus' PRV accountant would compute with (its `_get_domain`), or of a part of those of all releases."""
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV, compute_safe_domain_size
+
+    if len(grouped) > MOST_GROUPS:
+        return math.inf
+    prvs = [PoissonSubsampledGaussianPRV(release.sample_rate, release.noise_multiplier) for release in grouped]
+    steps, delta_error = [release.steps for release in grouped], delta / 1000
+    half = compute_safe_domain_size(prvs=prvs, max_self_compositions=steps, eps_error=PRV_ERROR, delta_error=delta_error)
+    return float(2 * half * math.sqrt(sum(steps) * math.log(12 / delta_error) / 2) / PRV_ERROR)
+
+
 def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Accountant = "rdp") -> float:
     """Epsilon of all `releases` together at `delta`; 0 when there are none, an upper bound otherwise.
+
+    What would take the PRV accountant more than `MOST_POINTS` is left to the RDP accountant, whose bound holds as well: a server
+    chooses the numbers, and could ask for all memory that there is.
 
     Raises:
         PrivacyError: `delta` is not in (0, 1).
@@ -56,7 +77,7 @@ def spent_epsilon(releases: Sequence[Release], delta: float, accountant: Account
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if accountant == "prv":
+        if accountant == "prv" and _points(grouped, delta) <= MOST_POINTS:
             from opacus.accountants import PRVAccountant  # takes as long to load as half of torch
 
             prv = PRVAccountant()

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from common.emotions import EMOTIONS_7
 from common.messages import TrainRequest, decode_reply, encode_request
 from common.parameters import read_parameters
 from common.privacy.accountant import Release, spent_epsilon
-from common.privacy.ledger import Ledger
+from common.privacy.ledger import Ledger, LedgerPlace
 from fl_client.app import build_client_app
 from fl_client.device import Device, answer_safely
 from fl_client.model_cache import ModelCache
@@ -125,6 +126,13 @@ def test_what_the_policy_forbids_is_refused_before_anything_is_spent(
     reply, update = device(tmp_path, **policy).answer(request(**wish), weights())
     assert (reply.status, reply.reason, update) == ("refused", "policy", None)
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_server_that_the_rules_came_to_exclude_is_refused(tmp_path: Path) -> None:
+    mine = device(tmp_path, allowed_servers=("ab" * 32,))
+    for authority, reason in (("cd" * 32, "policy"), ("ab" * 32, None)):
+        own = replace(mine, ledger=LedgerPlace(tmp_path / "ledger.jsonl", authority=authority))
+        assert own.answer(request(), weights())[0].reason == reason
 
 
 def test_training_without_privacy_needs_the_owners_leave_and_is_written_down(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_outside_its_hours_or_unplugged_no_work_is_asked_for_and_each_change_is_
     caplog.set_level(logging.INFO, "emofl.client")
     world = World()
     rules = [Policy(hours=("22:00-06:00",))]
-    may_work = Hours(lambda: rules[0], True, lambda: world.now, lambda: world.unplugged)
+    may_work = Hours(lambda: rules[0], True, AUTHORITY, lambda: world.now, lambda: world.unplugged)
     assert [may_work(), may_work()] == [False, False]
     world.now = datetime(2026, 1, 1, 23, 0)
     assert [may_work(), may_work()] == [True, True]
@@ -191,7 +191,16 @@ def test_outside_its_hours_or_unplugged_no_work_is_asked_for_and_each_change_is_
 
 
 def test_a_power_cord_does_not_matter_to_who_did_not_ask() -> None:
-    assert Hours(Policy, False, lambda: datetime(2026, 1, 1), lambda: True)()
+    assert Hours(Policy, False, AUTHORITY, lambda: datetime(2026, 1, 1), lambda: True)()
+
+
+def test_a_server_that_is_not_allowed_any_more_is_left_at_the_next_look() -> None:
+    rules = [Policy(allowed_servers=(AUTHORITY,))]
+    may_work = Hours(lambda: rules[0], False, AUTHORITY)
+    assert may_work()
+    rules[0] = Policy(allowed_servers=("cd" * 32,))
+    with pytest.raises(ConfigError, match="allowed_servers"):
+        may_work()
 
 
 def test_a_damaged_rule_while_it_takes_part_is_not_survived() -> None:
@@ -199,4 +208,4 @@ def test_a_damaged_rule_while_it_takes_part_is_not_survived() -> None:
         raise ConfigError("policy.toml: hours is wrong.")
 
     with pytest.raises(ConfigError):
-        Hours(damaged, False)()
+        Hours(damaged, False, AUTHORITY)()

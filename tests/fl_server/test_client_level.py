@@ -117,12 +117,18 @@ def play(found: ClientLevel, done: int, cohort: int, clients: int, released: boo
     return found.cost
 
 
-def test_a_larger_share_of_devices_gets_more_noise_so_that_the_promise_holds() -> None:
-    found = budget(epsilon=4.0)
-    first = [play(found, done, 10, 100) for done in range(5)][-1]
-    last = [play(found, done, 10, 12) for done in range(5, 10)][-1]
-    assert last["noise_multiplier"] > first["noise_multiplier"]
-    assert found.epsilon() <= 4.0
+@pytest.mark.parametrize("mode", ["central", "distributed"])
+def test_no_promise_rests_on_a_cohort_being_secret(mode: str) -> None:
+    """How many answered is published: with few who ever do, it tells whether one of them was asked."""
+    found, whole = budget(mode, epsilon=4.0), budget(mode, epsilon=4.0)
+    costs = [found.begin(0, 10, clients).noise_multiplier for clients in (1000, 12, 10)]
+    assert costs == [whole.begin(0, 10, 10).noise_multiplier] * 3
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_no_norm_without_noise_is_recorded_beside_a_promise(tmp_path: Path, secure: bool) -> None:
+    change, history = moved(tmp_path, settings({"mode": "central", "clip": 0.5}, secure=secure), [0.001, 0.0, 0.002, 0.0])
+    assert history[1]["update_norm"] == pytest.approx(float(np.linalg.norm(change)), rel=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["central", "distributed"])

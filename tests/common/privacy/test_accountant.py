@@ -4,9 +4,10 @@ from dp_accounting import pld
 from dp_accounting import rdp as google_rdp
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from opacus.accountants import RDPAccountant
+from opacus.accountants import PRVAccountant, RDPAccountant
 
 from common.errors import PrivacyError
+from common.privacy import accountant
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 
 SCHEDULES = [
@@ -95,6 +96,36 @@ def test_a_budget_between_the_last_steps_of_the_search_is_not_overspent() -> Non
     for epsilon in (60.0, 82.4, 95.0, 120.0):
         sigma = calibrate_noise([], 1.0, 1, epsilon, 1e-5)
         assert spent_epsilon([Release(sigma, 1.0, 1)], 1e-5) <= epsilon
+
+
+@pytest.mark.parametrize(
+    "releases",
+    [
+        [Release(0.1, 0.5, 1000)],
+        [Release(0.6, 1 / 2000, 2_000_000_000)],
+        [Release(1e-3, 1.0, 1)],
+        [Release(2.0 + n / 100, 0.1, 1) for n in range(100)],
+    ],
+)
+def test_what_would_take_all_memory_is_left_to_the_other_accountant(
+    releases: list[Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", lambda *_, **__: pytest.fail("would not return"))
+    assert spent_epsilon(releases, 1e-5, "prv") == spent_epsilon(releases, 1e-5, "rdp")
+
+
+def test_no_request_makes_a_prv_calibration_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[float] = []
+
+    def counted(grouped: list[Release], delta: float) -> float:
+        sizes.append(points(grouped, delta))
+        return sizes[-1]
+
+    points = accountant._points
+    monkeypatch.setattr(accountant, "_points", counted)
+    sigma = calibrate_noise([], 1 / 2000, 2000 * 20, 8.0, 1e-5, "prv")
+    assert spent_epsilon([Release(sigma, 1 / 2000, 2000 * 20)], 1e-5, "prv") <= 8.0
+    assert len(sizes) < 40
 
 
 def test_prv_calibration_needs_less_noise_for_the_same_epsilon() -> None:
