@@ -8,16 +8,23 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from common.errors import EmoflError, RunError
+from common.errors import ConfigError, EmoflError, RunError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+PLACELESS = ("Symlink loop", "Could not determine home directory")
+"""How what `pathlib` says begins where a path leads nowhere."""
+
 
 def run_command_line(app: Callable[[], None]) -> NoReturn:
-    """Run a Typer application; an `EmoflError` becomes one sentence on stderr and its exit code."""
+    """Run a Typer application; an `EmoflError` becomes one sentence on stderr and its exit code, and so does Ctrl-C."""
     try:
         app()
+    except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # Typer turns it into an exit code
+            err.print("Stopped.")
+        raise
     except EmoflError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
@@ -25,6 +32,11 @@ def run_command_line(app: Callable[[], None]) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         err.print(f"[bold red]error:[/] {escape(where)}{escape(error.strerror or str(error))}.", soft_wrap=True)
         sys.exit(RunError.exit_code)
+    except RuntimeError as error:
+        if not str(error).startswith(PLACELESS):
+            raise
+        err.print(f"[bold red]error:[/] {escape(str(error).rstrip('.'))}: name another place.", soft_wrap=True)
+        sys.exit(ConfigError.exit_code)
     except KeyboardInterrupt:
         err.print("Stopped.")
         sys.exit(130)

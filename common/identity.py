@@ -121,8 +121,9 @@ class SigningKey:
         mode = stat.S_IMODE(target.stat().st_mode)
         if mode & 0o077:
             raise ConfigError(
-                f"The signing key {path} is open to other users (mode {mode:04o}): run `chmod 600 {path}` if nobody "
-                "else had access, else delete it and give out the new key's fingerprint."
+                f"The signing key {path} is open to other users (mode {mode:04o}): run `chmod 600 {path}` if nobody else had "
+                "access; else begin anew in another folder, whose new key's fingerprint you give out, since what this one signed "
+                "could be anybody's."
             )
         try:
             key = load_pem_private_key(read_plain(target, PEM_LIMIT), password=None)

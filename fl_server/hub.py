@@ -169,7 +169,7 @@ class Registry:
             log.warning("Old models stay in %s: %s.", self._versions, error.strerror or error)
 
 
-def prune(folder: Path, keep: int) -> dict[str, int]:
+def prune(folder: Path, keep: int, publisher: PublicKey) -> dict[str, int]:
     """Remove all versions but the newest `keep` and the latest. Publications wait meanwhile; readers see whole versions.
 
     Returns:
@@ -187,7 +187,7 @@ def prune(folder: Path, keep: int) -> dict[str, int]:
         with locked(folder / LOCK):
             latest, names, versions = latest_name(folder), version_names(folder), folder / VERSIONS
             try:
-                read_registered(folder, latest, registry_key(folder))
+                read_registered(folder, latest, publisher)
             except IntegrityError as error:
                 raise IntegrityError(f"Nothing is removed: {error}") from error
             old = [name for name in names[:-keep] if name != latest]

@@ -112,13 +112,14 @@ def verify_registry(registry: RegistryFolder, publisher: Publisher = None, as_js
 def prune_registry(
     registry: RegistryFolder,
     keep: Annotated[int, typer.Option(metavar="N", help="So many of the newest stay, 1 or more; the latest always does.")],
+    publisher: Publisher = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove old versions from the disk, for good, whichever run they are of. A server may go on publishing meanwhile.
 
     Devices that have them keep theirs. To keep a server's registry short: [bold]fl-server start --keep-models N[/].
     """
-    removed = prune(registry, keep)
+    removed = prune(registry, keep, _key(registry, publisher))
     count, freed, left = len(removed), sum(removed.values()), version_names(registry)
     if as_json:
         _print_json({"removed": list(removed), "bytes": freed, "left": left})

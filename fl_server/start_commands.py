@@ -197,6 +197,11 @@ def _choose_run(home: Path, values: dict[str, Any], new: bool) -> "RunFolder":
                 f"The run {last.name} is not finished, and these settings are not its own. Give none to go on with it, "
                 "or --new to start another."
             )
+    if (faces := wanted.data.path) is not None:
+        from models.faces.source import open_faces
+
+        # Looked at once now, so that a wrong --evaluate leaves no run behind that cannot begin.
+        open_faces(faces, labels=wanted.data.labels, usage="PublicTest", classes=wanted.model.classes)
     ServerFolder.prepare(home)
     return RunFolder.create(home, wanted, datetime.now(UTC))
 

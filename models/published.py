@@ -108,6 +108,8 @@ def open_published(path: Path, trust: Trust | None = None, state: Path | None = 
     if os.path.lexists(path / LATEST):
         publisher = _publisher(path, trust, known)
         return _open_latest(path, publisher, known)
+    if not os.path.lexists(path):
+        raise IntegrityError(f"Nothing is published in {path}: there is no such folder.")
     if not os.path.lexists(path / MANIFEST):
         raise IntegrityError(f"Nothing is published in {path}: it holds neither {LATEST} nor {MANIFEST}.")
     return _open_folder(path, trust, known)

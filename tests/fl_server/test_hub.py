@@ -134,8 +134,8 @@ def test_the_latest_version_cannot_be_given_away(tmp_path: Path, keep: int) -> N
 def test_old_versions_are_removed_by_hand_and_the_next_follows_the_newest(tmp_path: Path) -> None:
     versions = [publish(tmp_path, number) for number in range(1, 6)]
     sizes = {v.name: sum(path.stat().st_size for path in v.folder.iterdir()) for v in versions}
-    assert prune(tmp_path, 2) == {name: sizes[name] for name in ("000001-r0001", "000002-r0002", "000003-r0003")}
-    assert prune(tmp_path, 2) == {}
+    assert prune(tmp_path, 2, KEY.public) == {name: sizes[name] for name in ("000001-r0001", "000002-r0002", "000003-r0003")}
+    assert prune(tmp_path, 2, KEY.public) == {}
     publish(tmp_path, 6)
     assert names_of(tmp_path) == ["000004-r0004", "000005-r0005", "000006-r0006"]
 
@@ -145,20 +145,20 @@ def test_pruning_removes_what_a_crash_of_it_left_and_never_the_latest(tmp_path: 
         publish(tmp_path, number)
     os.rename(tmp_path / "versions" / "000001-r0001", tmp_path / "versions" / ".old-000001-r0001")
     (tmp_path / "LATEST").write_text("000002-r0002\n")
-    assert prune(tmp_path, 1) == {}
+    assert prune(tmp_path, 1, KEY.public) == {}
     assert sorted(os.listdir(tmp_path / "versions")) == ["000002-r0002", "000003-r0003"]
     (tmp_path / "versions" / "000002-r0002" / "model.onnx").write_bytes(b"altered")
     with pytest.raises(IntegrityError, match=r"Nothing is removed: .*model.onnx was altered"):
-        prune(tmp_path, 1)
+        prune(tmp_path, 1, KEY.public)
     shutil.rmtree(tmp_path / "versions" / "000002-r0002")
     with pytest.raises(IntegrityError, match=r"Nothing is removed: .*missing"):
-        prune(tmp_path, 1)
+        prune(tmp_path, 1, KEY.public)
     assert sorted(os.listdir(tmp_path / "versions")) == ["000003-r0003"]
     with pytest.raises(IntegrityError, match="Nothing is published"):
-        prune(tmp_path / "versions", 1)
+        prune(tmp_path / "versions", 1, KEY.public)
     assert not (tmp_path / "versions" / ".lock").exists()
     with pytest.raises(ConfigError, match="at least its latest version"):
-        prune(tmp_path, 0)
+        prune(tmp_path, 0, KEY.public)
 
 
 def test_a_link_or_a_file_in_the_place_of_an_old_version_goes_and_what_it_names_stays(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_link_or_a_file_in_the_place_of_an_old_version_goes_and_what_it_names_
     (versions / "000001-r0001").symlink_to(elsewhere / "moved")
     (versions / "000000-r0000").write_text("a file")
     (versions / ".old-000000-r0000").symlink_to(elsewhere)
-    assert list(prune(tmp_path / "registry", 1)) == ["000000-r0000", "000001-r0001", "000002-r0002"]
+    assert list(prune(tmp_path / "registry", 1, KEY.public)) == ["000000-r0000", "000001-r0001", "000002-r0002"]
     assert os.listdir(versions) == ["000003-r0003"]
     assert sorted(os.listdir(elsewhere / "moved")) == VERSION_FILES
     (versions / "000000-r0000").write_text("a file")
@@ -197,7 +197,7 @@ def test_versions_that_are_removed_while_all_are_checked_are_no_fault(tmp_path: 
         publish(tmp_path, number)
     found = check_registry(tmp_path, KEY.public)
     names = [next(found).manifest.version]
-    prune(tmp_path, 2)
+    prune(tmp_path, 2, KEY.public)
     names += [model.manifest.version for model in found]
     assert names == ["000001-r0001", "000004-r0004", "000005-r0005"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from common.config import ClientLevelConfig, RunConfig
 from common.console import command_line, run_command_line
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from fl_server import start_commands
 
 
@@ -41,6 +41,13 @@ def test_every_setting_of_client_level_privacy_has_an_option(started: Any) -> No
 def test_how_many_models_stay_is_an_option(started: Any) -> None:
     code, config = started("--keep-models", "3")
     assert (code, config.server.keep_models) == (0, 3)
+
+
+def test_faces_that_cannot_be_read_leave_no_run_behind(started: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, config = started("--evaluate", str(tmp_path / "typo.csv"))
+    assert (code, config) == (DataError.exit_code, None)
+    assert "typo.csv" in capsys.readouterr().err
+    assert not (tmp_path / "server").exists()
 
 
 def test_a_clip_that_follows_the_norms_is_for_central_noise_alone(started: Any, capsys: pytest.CaptureFixture[str]) -> None:
