@@ -35,6 +35,7 @@ from fl_client.webcam.source import Source, open_source
 from fl_client.webcam.window import HINT, Window, open_window
 from models.detector.detectors import AUTO, Detector, detector_names, make_detector
 from models.faces.folder import CONSENT, OWN_FOLDER
+from models.faces.report import printable
 from models.preprocess import Preprocessing
 
 Option = typer.Option
@@ -164,7 +165,7 @@ def _require_consent(folder: Path, people: str | None, agree: bool) -> None:
     if said.strip().lower() not in ("yes", "y"):
         raise ConfigError("Nothing was captured: that takes the yes of everybody in the pictures (or --people and --agree).")
     consent.record(folder, who or "me")
-    out.print(f"Written down in {escape(str(folder / CONSENT))}.", soft_wrap=True)
+    out.print(f"Written down in {escape(printable(str(folder / CONSENT)))}.", soft_wrap=True)
 
 
 def _import(
@@ -203,21 +204,21 @@ def _forget(folder: Path, yes: bool) -> None:
     name = folder.resolve().name
     if not yes:
         out.print(
-            f"All pictures in {escape(str(folder))}, the record of consent and what capture derived will be deleted.",
+            f"All pictures in {escape(printable(str(folder)))}, the record of consent and what capture derived will be deleted.",
             soft_wrap=True,
         )
         try:
-            typed = _ask(f"Type the folder's name, {name}, to delete them")
+            typed = _ask(f"Type the folder's name, {printable(name)}, to delete them")
         except EOFError:
             typed = ""
-        if typed.strip() != name:
+        if typed.strip() not in (name, printable(name)):
             raise ConfigError("Nothing was deleted: the name typed is not the folder's (or use --yes).")
     done = forget(folder)
     out.print(f"Deleted: {done.pictures:,} picture{'s' * (done.pictures != 1)}, the consent, and what capture derived.")
     if done.left:
         out.print(f"Not of capture's making, and still there: {escape(', '.join(done.left))}.", soft_wrap=True)
     ledger = (
-        f"The device's keys, policy and privacy ledger in {folder / OWN_FOLDER} stay. "
+        f"The device's keys, policy and privacy ledger in {printable(str(folder / OWN_FOLDER))} stay. "
         if done.ledger
         else "A privacy ledger, if there is one, stays. "
     )
@@ -240,7 +241,7 @@ def _concluded(studio: Studio) -> Iterator[None]:
 
 
 def _where_to_look(album: Album) -> None:
-    out.print(f"Look at them: fl-client data check {escape(str(album.folder))} --sheet faces.png", soft_wrap=True)
+    out.print(f"Look at them: fl-client data check {escape(printable(str(album.folder)))} --sheet faces.png", soft_wrap=True)
 
 
 def _emotion(name: str) -> str:
@@ -257,7 +258,7 @@ def _ask(line: str) -> str:
         EOFError: nobody is there.
     """
     out.print(f"{escape(line)}: ", end="", soft_wrap=True)
-    typed = sys.stdin.readline()
+    typed = sys.stdin.readline() if sys.stdin else ""
     if not typed:
         raise EOFError
     return typed.strip()

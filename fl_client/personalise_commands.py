@@ -71,7 +71,10 @@ def personalise(
     folder = existing_folder(data)
     if wipe:
         there = forget_heads(folder)
-        out.print("Your own heads are deleted; models are used as published." if there else "There was no head to delete.")
+        if as_json:
+            out.print(json.dumps({"forgotten": there}), soft_wrap=True, markup=False)
+        else:
+            out.print("Your own heads are deleted; models are used as published." if there else "There was no head to delete.")
         return
     from pydantic import ValidationError
 

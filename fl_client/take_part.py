@@ -200,7 +200,9 @@ def _refuse_strangers(code: str, rules: Policy) -> None:
 
 def _typed() -> str:
     """A join code from standard input: one line from a person, all of it from a file or a pipe."""
-    if sys.stdin.isatty():
+    if sys.stdin is None:  # closed, as with <&-
+        code = ""
+    elif sys.stdin.isatty():
         err.print("Join code: ", end="")
         code = sys.stdin.readline(LONGEST)
     else:

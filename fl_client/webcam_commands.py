@@ -41,6 +41,7 @@ from fl_client.webcam.timings import Timings
 from fl_client.webcam.watcher import ModelWatcher
 from fl_client.webcam.window import open_window
 from models.detector.detectors import AUTO, detector_names, make_detector
+from models.faces.report import printable
 
 ModelOption = partial(typer.Option, rich_help_panel="Which model")
 ScreenOption = partial(typer.Option, rich_help_panel="On the screen")
@@ -184,7 +185,7 @@ def _introduce(model: LoopModel) -> None:
 def _conclude(loop: CameraLoop, outputs: Outputs, benchmark: bool) -> None:
     out.print(escape(loop.tally.summary(loop.source.dropped)), soft_wrap=True)
     for path in outputs.kept:
-        out.print(f"Written: {escape(str(path))}", soft_wrap=True)
+        out.print(f"Written: {escape(printable(str(path)))}", soft_wrap=True)
     if benchmark and loop.tally.frames:
         out.print(_breakdown(loop.tally.timings))
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError, DeviceError
+from fl_client.webcam.native_files import utf8_name
+from fl_client.webcam.quiet import native_stderr_silenced
 from models.preprocess import Box
 from simulation.drawing import sketch_person
 from simulation.expressions import ACTION_UNITS, PROTOTYPES, Expression, prototype
@@ -103,21 +105,23 @@ def write_scene_video(
 
     Raises:
         ConfigError: as `render_scene`.
-        DeviceError: the file cannot be written.
+        DeviceError: the file cannot be written, or not of that name.
     """
     scene = render_scene(frames, seed=seed, people=people, size=size, fps=fps, emotions=emotions)
+    name = utf8_name(path)
     if not path.parent.is_dir() or path.is_dir():
         raise DeviceError(f"The video {path} cannot be written: give a file name in a folder that exists.")
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size[1], size[0]))
-    if not writer.isOpened():
-        raise DeviceError(f"The video {path} cannot be written: use a name that ends in .mp4 in a folder you may write to.")
-    truth = []
-    try:
-        for frame in scene:
-            writer.write(frame.picture)
-            truth.append(frame.faces)
-    finally:
-        writer.release()
+    with native_stderr_silenced():
+        writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), fps, (size[1], size[0]))
+        if not writer.isOpened():
+            raise DeviceError(f"The video {path} cannot be written: use a name that ends in .mp4 in a folder you may write to.")
+        truth = []
+        try:
+            for frame in scene:
+                writer.write(frame.picture)
+                truth.append(frame.faces)
+        finally:
+            writer.release()
     return truth
 
 

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, DeviceError, EmoflError
+from fl_client.webcam.native_files import utf8_name
 from fl_client.webcam.overlay import letterboxed
 from fl_client.webcam.parts import part_of, unused
 from fl_client.webcam.seen import Seen
 from fl_client.webcam.source import Facts, Kind
 from fl_client.webcam.tables import CsvTable, ParquetTable, check_parquet
 
-PICTURES = (".jpeg", ".jpg", ".png")
+OPENED_BY_NAME, PICTURES = (".mp4", ".parquet"), (".jpeg", ".jpg", ".png")
 LONGEST_GAP_SECONDS = 10.0
 """A camera's frame fills at most this much of the recorded time; a sleeping laptop must not fill the disk."""
 
@@ -237,6 +238,7 @@ class Files:
 
         Raises:
             ConfigError: an ending is unknown.
+            DeviceError: a name is not valid UTF-8, and cannot be written for that.
             DependencyError: a .parquet table is asked for and pyarrow is not installed.
         """
         if self.output is not None and self.output.suffix.lower() not in (".mp4", *PICTURES):
@@ -244,6 +246,9 @@ class Files:
         for option, path in (("csv", self.csv), ("parquet", self.parquet)):
             if path is not None and path.suffix.lower() != f".{option}":
                 raise ConfigError(f"--{option} {path} must end in .{option}.")
+        for path in self:
+            if path.suffix.lower() in OPENED_BY_NAME:
+                utf8_name(path.absolute())
         if self.parquet is not None:
             check_parquet()
 

@@ -24,6 +24,7 @@ from fl_client.webcam.recorder import Outputs
 from fl_client.webcam.seen import UNSURE, Face, Pace, Seen
 from fl_client.webcam.source import Frame
 from fl_client.webcam.window import Window
+from models.faces.report import printable
 
 MESSAGE_SECONDS = 3.0
 REFRESH_SECONDS = 0.2
@@ -99,7 +100,7 @@ class Screen:
 
     def remind(self, sentence: str) -> None:
         """Show a sentence for some seconds."""
-        self._message, self._until = sentence, self.now() + MESSAGE_SECONDS
+        self._message, self._until = printable(sentence), self.now() + MESSAGE_SECONDS
 
     def marks(self) -> Marks:
         """What the window shows over the frame just now."""

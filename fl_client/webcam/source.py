@@ -16,14 +16,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DeviceError
+from common.errors import ConfigError, DeviceError
 from fl_client.webcam.camera import CameraReader
+from fl_client.webcam.native_files import read_picture, utf8_name
+from models.faces.report import printable
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) uint8, blue-green-red, as OpenCV holds it."""
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 STILLS_PER_SECOND = 1.0
+LONGEST_INDEX = 9
+"""Digits of a camera's index: OpenCV takes a 32-bit number."""
 
 
 class Kind(Enum):
@@ -53,7 +57,7 @@ class Frame:
         index: 0, 1, ... as processed; frames that a live camera dropped are not counted.
         picture: (H, W, 3) uint8 blue-green-red.
         seconds: since the source's start (a camera's by the clock, a file's by its frame rate).
-        name: the file it came from; empty for a camera.
+        name: the file it came from, printable; empty for a camera.
         taken: when a camera gave it, by `time.monotonic`; None for files.
     """
 
@@ -69,7 +73,7 @@ class Facts:
     """What is known of a source before its first frame.
 
     Attributes:
-        name: for messages, as in "camera 0" or "holiday.mp4".
+        name: for messages, as in "camera 0" or "holiday.mp4"; printable.
         size: (width, height) of the first frame in pixels.
         fps: frames per second by its own word, in (0, 240].
         total: number of frames where it is known; a video's header may be wrong about it.
@@ -129,20 +133,20 @@ class VideoSource:
     dropped = 0
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        self._capture = cv2.VideoCapture(str(path))
+        self._capture = cv2.VideoCapture(utf8_name(path))
         self._warn = warn
         opened = self._capture.isOpened()
         ok, first = self._capture.read() if opened else (False, None)
         if not ok or first is None:
             self._capture.release()
             what = "has no frame that can be read" if opened else "is not a video or picture that OpenCV can read"
-            raise DeviceError(f"The file {path} {what}; try another file, or convert it to .mp4.")
+            raise DeviceError(f"The file {printable(str(path))} {what}; try another file, or convert it to .mp4.")
         self._first: Picture = np.asarray(first, dtype=np.uint8)
         height, width = self._first.shape[:2]
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.facts = Facts(
             kind=Kind.VIDEO,
-            name=path.name,
+            name=printable(path.name),
             size=(width, height),
             fps=_frame_rate(self._capture.get(cv2.CAP_PROP_FPS), default=25.0),
             total=count if 0 < count < 100_000_000 else None,
@@ -184,20 +188,20 @@ class StillSource:
 
     def frames(self) -> Iterator[Frame]:
         path, picture = self._first
-        yield Frame(0, picture, 0.0, path.name)
+        yield Frame(0, picture, 0.0, printable(path.name))
         for index, (path, picture) in enumerate(self._pictures, start=1):
-            yield Frame(index, picture, index / self.facts.fps, path.name)
+            yield Frame(index, picture, index / self.facts.fps, printable(path.name))
 
     def close(self) -> None:
         self._pictures.close()
 
     def _read(self, files: list[Path]) -> Generator[tuple[Path, Picture], None, None]:
         for path in files:
-            picture = _read_picture(path)
+            picture = read_picture(path)
             if picture is not None:
                 yield path, picture
             elif len(files) > 1:
-                self._warn(f"{path.name} cannot be read as a picture and is left out.")
+                self._warn(f"{printable(path.name)} cannot be read as a picture and is left out.")
 
 
 def open_source(text: str, warn: Callable[[str], None]) -> Source:
@@ -207,42 +211,44 @@ def open_source(text: str, warn: Callable[[str], None]) -> Source:
         warn: called with one sentence for each file that is left out.
 
     Raises:
+        ConfigError: it is no camera's index, for it is too large.
         DeviceError: it cannot be opened, or holds no frame.
     """
     if text.isdecimal():
-        return CameraSource(int(text))
+        return _camera(text)
     if device := re.fullmatch(r"/dev/video(\d+)", text):
-        return CameraSource(int(device[1]))
+        return _camera(device[1])
     if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         raise DeviceError(
             f"Network streams ({address[1].lower()}://) cannot be used; "
             "--source takes a camera's index, an rtsp:// address, a video, a picture or a folder of pictures."
         )
     path = Path(text).expanduser()
+    shown = printable(str(path))
     if path.is_dir():
         files = sorted(
             (file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()),
             key=_natural,
         )
         if not files:
-            raise DeviceError(f"The folder {path} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).")
-        return StillSource(files, str(path), Kind.FOLDER, warn)
+            raise DeviceError(f"The folder {shown} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).")
+        return StillSource(files, shown, Kind.FOLDER, warn)
     if not path.is_file():
         what = "is not a file or folder" if path.exists() else "does not exist"
-        raise DeviceError(f"The source {path} {what}; --source takes a camera's index (as in 0), a file or a folder.")
+        raise DeviceError(f"The source {shown} {what}; --source takes a camera's index (as in 0), a file or a folder.")
     if not os.access(path, os.R_OK):
-        raise DeviceError(f"The source {path} cannot be read: its permissions forbid it.")
+        raise DeviceError(f"The source {shown} cannot be read: its permissions forbid it.")
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return StillSource([path], str(path), Kind.IMAGE, warn)
+        return StillSource([path], shown, Kind.IMAGE, warn)
     return VideoSource(path, warn)
 
 
-def _read_picture(path: Path) -> Picture | None:
-    try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return None if picture is None else np.asarray(picture, dtype=np.uint8)
+def _camera(index: str) -> CameraSource:
+    if len(index) > LONGEST_INDEX:
+        raise ConfigError(
+            f"A camera's index has at most {LONGEST_INDEX} digits: --source takes one (as in 0), a video, a picture or a folder."
+        )
+    return CameraSource(int(index))
 
 
 def _frame_rate(claimed: float, default: float) -> float:

@@ -228,6 +228,16 @@ def test_forgetting_all_faces_forgets_the_head(tmp_path: Path, start: Start) -> 
     assert not faces.exists()
 
 
+def test_forgetting_as_json_is_json_alone(tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    faces = tmp_path / "mine"
+    draw_folder(faces, 42, people=1, seed=0)
+    commands.personalise(faces, keep_anyway=True)
+    for there in (True, False):
+        capsys.readouterr()
+        commands.personalise(faces, wipe=True, as_json=True)
+        assert json.loads(capsys.readouterr().out) == {"forgotten": there}
+
+
 class TwoVersions:
     """A source that publishes what it is given, one after the other."""
 

@@ -170,9 +170,10 @@ def test_a_server_that_the_owner_does_not_allow_is_told_nothing(tmp_path: Path, 
 def test_a_join_code_can_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("ABCD\nEFGH\n"))
     assert take_part._typed() == "ABCD\nEFGH\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
-    with pytest.raises(ConfigError, match="standard input"):
-        take_part._typed()
+    for nothing in (io.StringIO("\n"), None):
+        monkeypatch.setattr(sys, "stdin", nothing)
+        with pytest.raises(ConfigError, match="standard input"):
+            take_part._typed()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A drawn scene is reproducible, its truth is right, and a stock face detector finds its people."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -115,6 +116,19 @@ def test_a_scene_is_written_as_a_video_with_its_truth(tmp_path: Path) -> None:
 def test_a_video_that_cannot_be_written_is_one_clear_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(DeviceError, match=r"cannot be written: .*\.$"):
         write_scene_video(tmp_path / name, 1, seed=0)
+
+
+@pytest.mark.parametrize("target", ["x.txt", "dangling.mp4", "/dev/full"])
+def test_opencv_says_nothing_beside_the_sentence(tmp_path: Path, target: str, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dangling.mp4").symlink_to("absent/scene.mp4")
+    with pytest.raises(DeviceError, match=r"cannot be written: .*\.$"):
+        write_scene_video(tmp_path / target, 1, seed=0)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_name_that_opencv_does_not_take_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"The name of .*/bad\ufffd\.mp4 is not valid UTF-8, .*: use another name"):
+        write_scene_video(tmp_path / os.fsdecode(b"bad\xff.mp4"), 1, seed=0)
 
 
 def test_a_writer_that_does_not_open_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

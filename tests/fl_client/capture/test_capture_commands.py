@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,12 +54,12 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Patterns:
 def capture(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finder: FixedDetector, source: Patterns, faces: Path
 ) -> Command:
-    """Runs `fl-client capture --data FACES ...` while somebody types `typed`: exit code, stdout, stderr."""
+    """Runs `fl-client capture --data FACES ...` while somebody types `typed` (None: with stdin closed): exit code, out, err."""
 
-    def run(*options: Any, typed: str = "") -> tuple[int, str, str]:
+    def run(*options: Any, typed: str | None = "") -> tuple[int, str, str]:
         words = ["fl-client", "capture", "--data", faces, "--detector", "fixed", *options]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        monkeypatch.setattr(sys, "stdin", None if typed is None else io.StringIO(typed))
         with pytest.raises(SystemExit) as ended:
             cli.main()
         printed = capsys.readouterr()
@@ -75,7 +76,7 @@ def counts(faces: Path) -> dict[str, int]:
 
 
 def test_without_a_yes_nothing_is_captured(capture: Command, faces: Path) -> None:
-    for typed in ("", "me\n", "me\nno\n"):
+    for typed in ("", "me\n", "me\nno\n", None):
         code, out, err = capture(*HEADLESS, typed=typed)
         assert code == 2
         assert "What leaves the device" in out
@@ -290,6 +291,20 @@ def test_a_film_gives_each_look_once(capture: Command, faces: Path, tmp_path: Pa
     assert "3 faces of films nearly the same as one before" in out
 
 
+def test_a_film_whose_name_opencv_does_not_take_is_left_out_and_a_photo_of_such_a_name_is_not(
+    capture: Command, faces: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff")
+    odd.mkdir()
+    (odd / os.fsdecode(b"\xe9.mp4")).write_bytes(b"a film")
+    Image.fromarray(frame_of(90)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(odd / os.fsdecode(b"\xe9.png"))
+    code, _, err = capture("--import", odd, "--label", "sad", "--accept-above", 0, "--agree")
+    assert (code, counts(faces)) == (0, {"sadness": 1})
+    assert "\ufffd.mp4 is left out: The name of" in err
+    assert "is not valid UTF-8" in err
+
+
 def test_pictures_that_cannot_be_read_are_named_and_a_long_import_says_how_far_it_is(
     capture: Command, faces: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +345,7 @@ def test_forgetting_asks_for_the_name_and_leaves_the_ledger_and_what_is_not_ours
     (faces / "fear" / "notes.txt").write_text("mine")
     (faces / "happy").symlink_to(faces.parent)
     (faces.parent / "outside.png").write_text("stays")
-    for typed in ("", "no\n"):
+    for typed in ("", "no\n", None):
         code, _, err = capture("--forget", typed=typed)
         assert (code, "Nothing was deleted" in err) == (2, True)
     code, out, _ = capture("--forget", typed="my_faces\n")

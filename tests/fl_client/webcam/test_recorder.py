@@ -278,3 +278,29 @@ def test_outputs_that_cannot_be_are_refused_with_nothing_left(tmp_path: Path) ->
     with pytest.raises(DeviceError, match="cannot be created"):
         open_recorders(Files(tmp_path / "out.mp4", tmp_path / "nowhere" / "out.csv"), VIDEO, CLASSES)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["output", "parquet"])
+@pytest.mark.parametrize("name", [b"\xff", b"\xff/a"])
+def test_a_name_that_native_libraries_do_not_take_is_refused_and_nothing_left(option: str, name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name + (b".mp4" if option == "output" else b".parquet"))
+    path.parent.mkdir(exist_ok=True)
+    with pytest.raises(DeviceError, match=r"The name of .*\ufffd.* is not valid UTF-8, .*: use another name"):
+        open_recorders(Files(**{option: path}), VIDEO, CLASSES)
+    assert not list(path.parent.glob("*.*"))
+
+
+def test_a_folder_of_such_a_name_is_looked_at_even_where_it_is_not_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(DeviceError, match="is not valid UTF-8"):
+        Files(Path("out.mp4")).check()
+    with pytest.raises(DeviceError, match="is not valid UTF-8"):
+        open_recording(Path(), CAMERA, CLASSES)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_picture_and_a_csv_table_may_have_any_name(tmp_path: Path) -> None:
+    picture, table = (tmp_path / os.fsdecode(b"\xff" + suffix) for suffix in (b".png", b".csv"))
+    assert record(picture, table, IMAGE, [seen(0, faces=1)]).kept == [picture, table]

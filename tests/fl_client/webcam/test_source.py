@@ -1,3 +1,4 @@
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common.errors import DeviceError
+from common.errors import ConfigError, DeviceError
 from fl_client.webcam import camera
 from fl_client.webcam.camera import NewestSlot
 from fl_client.webcam.quiet import native_stderr_silenced
@@ -64,8 +65,6 @@ class FakeCapture:
 def test_a_source_that_cannot_be_used_is_one_sentence(
     text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import os
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
@@ -181,3 +180,37 @@ def test_one_picture_is_a_source(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "a.png"), warned)
     assert (source.facts.kind, source.facts.total, source.facts.size) == (Kind.IMAGE, 1, (320, 240))
     assert len(list(source.frames())) == 1
+
+
+NOT_UTF8 = os.fsdecode(b"\xe9t\xe9")
+
+
+def test_pictures_are_read_whatever_their_name(tmp_path: Path) -> None:
+    _, content = cv2.imencode(".png", frame_with([]))
+    (tmp_path / f"{NOT_UTF8}.png").write_bytes(content.tobytes())
+    (tmp_path / f"{NOT_UTF8}2.png").write_bytes(b"no picture")
+    (tmp_path / f"{NOT_UTF8}3.png").touch()
+    warnings: list[str] = []
+    source = open_source(str(tmp_path), warnings.append)
+    assert [(frame.name, frame.picture.shape) for frame in source.frames()] == [("\ufffdt\ufffd.png", (240, 320, 3))]
+    assert warnings == [f"\ufffdt\ufffd{number}.png cannot be read as a picture and is left out." for number in (2, 3)]
+    assert len(list(open_source(str(tmp_path / f"{NOT_UTF8}.png"), warned).frames())) == 1
+
+
+def test_a_picture_beyond_all_bounds_is_left_out_unread(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DeviceError, match="is not a picture that OpenCV can read"):
+        open_source(str(tmp_path / "a.png"), warned)
+
+
+def test_a_film_whose_name_opencv_does_not_take_is_one_sentence(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [frame_with([])]).rename(tmp_path / f"{NOT_UTF8}.mp4")
+    with pytest.raises(DeviceError, match=r"The name of .*/\ufffdt\ufffd\.mp4 is not valid UTF-8, .*: use another name"):
+        open_source(str(tmp_path / f"{NOT_UTF8}.mp4"), warned)
+
+
+@pytest.mark.parametrize("text", ["9" * 10, "9" * 5000, "/dev/video" + "9" * 21])
+def test_an_index_too_large_for_opencv_is_one_sentence(text: str) -> None:
+    with pytest.raises(ConfigError, match="A camera's index has at most 9 digits: --source takes one"):
+        open_source(text, warned)

@@ -1,4 +1,5 @@
 import csv
+import os
 import subprocess
 import sys
 import time
@@ -128,6 +129,18 @@ def test_a_picture_becomes_an_annotated_picture(webcam: Command, registry: Path,
     assert (drawn != PICTURE).any()
 
 
+def test_a_picture_of_any_name_is_read_and_what_is_written_of_any_name_is_told(
+    webcam: Command, registry: Path, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), PICTURE)
+    odd = (tmp_path / "in.png").rename(tmp_path / os.fsdecode(b"\xe9.png"))
+    table = tmp_path / os.fsdecode(b"\xff.csv")
+    code, printed, _ = webcam("--source", odd, "--registry", registry, "--headless", "--csv", table)
+    assert code == 0
+    assert f"Written: {tmp_path}/\ufffd.csv\n" in printed
+    assert ",\ufffd.png," in table.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
@@ -138,6 +151,8 @@ def test_a_picture_becomes_an_annotated_picture(webcam: Command, registry: Path,
         (["--source", "VIDEO", "--quotes-from", "nowhere.txt", "--headless"], 2, "The quotes nowhere.txt cannot be read"),
         (["--source", "VIDEO", "--registry", "REGISTRY", "--headless", "--parquet", "a.csv"], 2, "must end in .parquet"),
         (["--source", "VIDEO", "--headless", "--trust", "ab"], 2, "the base model comes with emofl itself"),
+        (["--source", "VIDEO", "--headless", "--output", os.fsdecode(b"\xff.mp4")], 7, "\ufffd.mp4 is not valid UTF-8"),
+        (["--source", "9" * 21, "--registry", "REGISTRY", "--headless"], 2, "A camera's index has at most 9 digits"),
         (["--source", "VIDEO", "--registry", "REGISTRY"], 7, "There is no display here; use --headless --output"),
         (["--source", "VIDEO", "--registry", "nowhere", "--headless"], 2, "The folder nowhere does not exist"),
         (["--source", "VIDEO", "--registry", "EMPTY", "--headless"], 5, "Nothing is published in"),
