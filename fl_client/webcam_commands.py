@@ -3,8 +3,6 @@
 `fl_client.cli` mounts `webcam`. Frames stay in this process; nothing is written unless asked for.
 """
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -20,6 +18,7 @@ from rich.table import Table
 from common.console import err, out
 from common.errors import ConfigError
 from common.identity import grouped
+from common.sigterm import sigterm_stops
 from fl_client.personal_source import PersonalSource, own_fitted_head
 from fl_client.webcam.choice import choose_model
 from fl_client.webcam.classifier import Classifier
@@ -107,7 +106,7 @@ def webcam(
     if serve:
         from fl_client.webcam.serving import serve_page
 
-        with _sigterm_stops():
+        with sigterm_stops():
             serve_page(model, registry, trust, port, _say)
         return
     if get_detector:
@@ -121,7 +120,7 @@ def webcam(
         choice = replace(choice, source=PersonalSource(choice.source, own_fitted_head(personal), _say))
     lines = read_quotes(quotes_from) if quotes_from else Quotes()
     view = View(heatmap=heatmap, mirror=mirror, quotes=quotes or quotes_from is not None)
-    with native_stderr_silenced(), _sigterm_stops(), ExitStack() as stack:
+    with native_stderr_silenced(), sigterm_stops(), ExitStack() as stack:
         finder = make_detector(detector, detect_size, _say)
         if choice.follow is not None and not headless:
             wait_for_first(choice.follow, _say)
@@ -216,16 +215,3 @@ def _progress(source: Source, limit: int | None, shown: bool) -> Iterator[Callab
     with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
         task = bar.add_task(escape(source.facts.name), total=total)
         yield lambda: bar.advance(task)
-
-
-@contextmanager
-def _sigterm_stops() -> Iterator[None]:
-    """Until the block ends, SIGTERM stops the loop as Ctrl-C does, so that a service manager loses no recording."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

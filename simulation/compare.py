@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.canonical import decode
-from common.errors import RunError
+from common.errors import IntegrityError, RunError
 from simulation.choices import describe, differences
 from simulation.plots import plot_accuracy, plot_epsilon
 from simulation.report import SUMMARY, read_metrics
@@ -22,15 +22,28 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The figures of a finished run.
 
     Raises:
-        RunError: the run has not finished.
+        RunError: the run has not finished, or its figures are not as they were written.
     """
     try:
-        summary: dict[str, Any] = decode((folder / SUMMARY).read_bytes())
-        if not set(summary) >= NEEDED:
-            raise RunError(f"{folder / SUMMARY} is damaged; fl-sim run --resume {folder} writes it anew.")
+        summary = decode((folder / SUMMARY).read_bytes())
     except OSError as error:
         raise RunError(f"{folder} has not finished: it holds no {SUMMARY}. Go on with: fl-sim run --resume {folder}") from error
-    return summary
+    except IntegrityError:
+        summary = None
+    if not _is_summary(summary):
+        raise RunError(f"{folder / SUMMARY} was altered or is damaged; fl-sim run --resume {folder} writes it anew.")
+    return dict(summary)
+
+
+def _is_summary(value: Any) -> bool:
+    """Whether `value` holds the figures that `comparison_table` prints."""
+    if not isinstance(value, dict) or not isinstance(value.get("private"), bool):
+        return False
+    numbers = [value.get(name) for name in ("test_accuracy", "test_balanced_accuracy", *(["epsilon"] * value["private"]))]
+    optional = [value.get(name) for name in ("device_accuracy_worst_tenth", "round_seconds", "client_epsilon")]
+    return value.keys() >= NEEDED and all(
+        isinstance(number, int | float) for number in numbers + [number for number in optional if number is not None]
+    )
 
 
 def names_of(folders: list[Path]) -> dict[str, Path]:

@@ -13,8 +13,8 @@ Help = typer.Option
 
 def draw(
     folder: Annotated[Path, typer.Argument(help="Where the folders of emotions go; must not exist or be empty.")],
-    count: Annotated[int, Help(min=7, help="How many faces.")] = 200,
-    people: Annotated[int, Help(min=1, help="How many people they show.")] = 1,
+    count: Annotated[int, Help(min=7, max=100_000, help="How many faces.")] = 200,
+    people: Annotated[int, Help(min=1, max=100_000, help="How many people they show.")] = 1,
     seed: Annotated[int, Help(min=0, help="Another seed draws other people.")] = 0,
 ) -> None:
     """Draw faces into FOLDER/<emotion>/*.png, the layout that a device's own faces have: to try things out without a camera."""

@@ -1,12 +1,13 @@
 """Faces of a data set as folders of pictures, one per device, as `fl-client --data` takes them. `fl-sim deal` writes them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from models.faces.faceset import FaceSet
 from simulation.partition import PartitionConfig, partition
 
@@ -47,8 +48,13 @@ def deal_faces(
         say: told each folder and how many faces it got.
 
     Raises:
+        ConfigError: `alpha` is not a number to deal with, or `folder` has no name.
         DataError: there are too few faces, or a folder holds something already.
     """
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise ConfigError(f"--alpha must be a finite number above 0, not {alpha}; leave it out to deal evenly.")
+    if not folder.name:
+        raise ConfigError("FOLDER needs a name, to which numbers are added: write one such as faces.")
     if len(faces) < devices * count:
         raise DataError(f"{len(faces)} faces cannot give {devices} devices {count} each: ask for fewer.")
     folders = [folder.with_name(f"{folder.name}{number}") for number in range(1, devices + 1)]

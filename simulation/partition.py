@@ -54,9 +54,10 @@ def partition(faces: FaceSet, config: PartitionConfig) -> list[Rows]:
     """
     least = config.min_examples
     if len(faces) < config.clients * least:
+        fewer = f"ask for at most {len(faces) // least} clients (--clients), or " if len(faces) >= least else ""
         raise DataError(
-            f"{len(faces)} faces cannot give {config.clients} clients at least {least} each: "
-            f"ask for at most {len(faces) // least} clients, or for a smaller minimum."
+            f"{len(faces)} faces cannot give {config.clients} clients at least {least} each: {fewer}take at least "
+            f"{config.clients * least} faces (drawn ones: --drawn)."
         )
     parts = _SCHEMES[config.scheme](faces, config, np.random.default_rng(config.seed))
     return [np.sort(part) for part in parts]
@@ -108,7 +109,7 @@ def _by_person(faces: FaceSet, config: PartitionConfig, rng: np.random.Generator
     if held.min() < config.min_examples:
         raise DataError(
             f"Dealt by person, one of {config.clients} clients would hold {held.min()} faces, fewer than "
-            f"{config.min_examples}: ask for fewer clients, or for a smaller minimum."
+            f"{config.min_examples}: ask for fewer clients (--clients), or take more faces (drawn ones: --drawn)."
         )
     client = holder[np.searchsorted(names, faces.people)]
     return [np.flatnonzero(client == number) for number in range(config.clients)]

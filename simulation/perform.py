@@ -10,8 +10,10 @@ from rich.markup import escape
 from common.config import RunConfig
 from common.console import err, out
 from common.errors import RunError
+from common.sigterm import sigterm_stops
 
 
+@sigterm_stops()
 def perform(
     settings: RunConfig | None,
     folder: Path | None,
@@ -19,7 +21,7 @@ def perform(
     backend: Literal["in-process", "processes", "ray"],
     workers: int | None,
 ) -> Path:
-    """Run `settings`, or go on with `resume`, with a display, and report; returns the run folder."""
+    """Run `settings`, or go on with `resume`, with a display, and report; returns the run folder. SIGTERM stops it, too."""
     from datetime import UTC, datetime
 
     from rich.console import Group

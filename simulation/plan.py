@@ -3,7 +3,8 @@
 `simulation.plan_commands` shows it. Steps and rates are those that a device would plan; nothing is trained, no ledger is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,25 @@ ACCOUNTANTS: tuple[Accountant, ...] = ("rdp", "prv")
 
 MOST_ROUNDS = 100_000
 """Beyond that, the answer to how many rounds fit is `MOST_ROUNDS`."""
+
+MOST_EXAMPLES = 10_000_000
+"""Faces on one device."""
+
+
+class IncomputableError(PrivacyError):
+    """An accountant cannot compute with the numbers that it was given."""
+
+
+@contextmanager
+def _computed(delta: float, accountant: Accountant) -> Iterator[None]:
+    """What an accountant raises where its arithmetic ends, as a sentence."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise IncomputableError(
+            f"The {accountant.upper()} accountant cannot compute with these numbers at delta {delta:g}: take a larger --delta"
+            + (", or --accountant rdp." if accountant == "prv" else ", or numbers that are less extreme.")
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Campaign:
     cohort: int | None = None
 
     def __post_init__(self) -> None:
+        if self.examples > MOST_EXAMPLES:
+            raise ConfigError(f"--examples can be at most {MOST_EXAMPLES}, not {self.examples}.")
         if self.examples < 1 or self.rounds < 1:
             raise ConfigError(f"A plan needs at least one face and one round, not {self.examples} and {self.rounds}.")
         if self.cohort is not None and self.clients is None:
@@ -75,10 +97,13 @@ class Campaign:
         """The noise multiplier that a device with an empty ledger would take.
 
         Raises:
-            PrivacyError: no useful noise keeps that budget.
+            PrivacyError: no useful noise keeps that budget, or the accountant cannot compute with these numbers.
         """
         try:
-            return calibrate_noise([], self.rate, self.steps * self.participations, epsilon, delta, accountant)
+            with _computed(delta, accountant):
+                return calibrate_noise([], self.rate, self.steps * self.participations, epsilon, delta, accountant)
+        except IncomputableError:
+            raise
         except PrivacyError as error:
             raise PrivacyError(
                 f"No useful noise keeps epsilon at {epsilon:g} over {self.participations} rounds of {self.steps} steps at a "
@@ -86,8 +111,13 @@ class Campaign:
             ) from error
 
     def cost(self, noise_multiplier: float, rounds: int, delta: float, accountant: Accountant) -> float:
-        """Epsilon after `rounds` rounds that the device took part in."""
-        return spent_epsilon(self.released(noise_multiplier, rounds), delta, accountant)
+        """Epsilon after `rounds` rounds that the device took part in.
+
+        Raises:
+            PrivacyError: the accountant cannot compute with these numbers.
+        """
+        with _computed(delta, accountant):
+            return spent_epsilon(self.released(noise_multiplier, rounds), delta, accountant)
 
     def rounds_that_fit(self, noise_multiplier: float, epsilon: float, delta: float, accountant: Accountant) -> int:
         """In how many rounds the device can take part with this noise; at most `MOST_ROUNDS`."""
@@ -119,7 +149,7 @@ class Offer:
     """What a budget buys under one accountant.
 
     Attributes:
-        noise_multiplier: sigma; None where no useful noise keeps the budget.
+        noise_multiplier: sigma; None where no useful noise keeps the budget, or the accountant cannot compute it.
         noise_on_mean: sigma / (q n), standard deviation of the noise on each value of a step's mean gradient, in units of the
             clipping norm; the norm of that gradient is at most about 1.
         one_round: epsilon after a single round with that noise.
@@ -156,7 +186,8 @@ def offer(campaign: Campaign, epsilon: float, delta: float, accountant: Accounta
     """What `epsilon` buys under `accountant`."""
     try:
         sigma = campaign.noise_for(epsilon, delta, accountant)
+        one_round = campaign.cost(sigma, 1, delta, accountant)
     except PrivacyError:
         return Offer(epsilon, accountant, None)
     expected_batch = campaign.rate * campaign.counted
-    return Offer(epsilon, accountant, sigma, sigma / expected_batch, campaign.cost(sigma, 1, delta, accountant))
+    return Offer(epsilon, accountant, sigma, sigma / expected_batch, one_round)

@@ -31,16 +31,25 @@ from common.errors import DependencyError, RunError
 from simulation.local_grid import NodeOrder
 
 
+def require_ray() -> None:
+    """Raises:
+    DependencyError: Ray is not installed.
+    """
+    try:
+        import flwr.server.superlink.fleet.vce.backend.raybackend  # noqa: F401
+    except ImportError as error:
+        raise DependencyError("Ray is not installed. Run: pip install 'emofl[ray]', or use --backend in-process.") from error
+
+
 def ray_backend(workers: int, cores: int) -> Backend:
     """Ray on this machine.
 
     Raises:
         DependencyError: it is not installed.
     """
-    try:
-        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
-    except ImportError as error:
-        raise DependencyError("Ray is not installed. Run: pip install 'emofl[ray]', or use --backend in-process.") from error
+    require_ray()
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
     share = max(1, cores // workers)
     return RayBackend(
         {

@@ -101,8 +101,17 @@ def find(folder: RunFolder, population: Population) -> Findings:
 
 
 def score_test(model: nn.Module, faces: FaceSet) -> tuple[Evaluation, float]:
-    """A model on the test faces, and its accuracy there once its class priors are shifted to theirs."""
+    """A model on the test faces, and its accuracy there once its class priors are shifted to theirs.
+
+    Raises:
+        RunError: the model's answers are not finite numbers.
+    """
     logits = predict(model, faces, Preprocessing())
+    if not np.isfinite(logits).all():
+        raise RunError(
+            "The model's answers are not finite numbers, because its weights grew without bound: begin another run with smaller "
+            "steps (--server-lr, --lr)."
+        )
     return judge(logits, faces.targets), corrected_accuracy(softmax(logits, axis=1), faces.labels)
 
 

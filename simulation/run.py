@@ -67,12 +67,17 @@ class Engine:
     def check(self, config: RunConfig) -> None:
         """Raises:
         ConfigError: this backend cannot carry the run's messages.
+        DependencyError: it is not installed.
         """
         if self.backend == "ray" and config.upload.secure:
             raise ConfigError(
                 "Ray's workers forget a device between two messages, and a secure sum has six: add "
                 "--no-secure-aggregation, or use --backend in-process or processes."
             )
+        if self.backend == "ray":
+            from simulation.ray_engine import require_ray
+
+            require_ray()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from pydantic import Field
 
 from common.config.base import Settings
 
+MOST_DRAWN = 1_000_000
+"""Faces to draw: 2.3 GB of pictures."""
+
 
 class DataConfig(Settings):
     """Where a simulation's faces come from and how devices differ.
@@ -23,7 +26,7 @@ class DataConfig(Settings):
 
     path: Path | None = None
     labels: Literal["fer2013", "ferplus"] = "fer2013"
-    drawn: int = Field(default=6000, ge=100)
+    drawn: int = Field(default=6000, ge=100, le=MOST_DRAWN)
     clients: int = Field(default=20, ge=1)
     scheme: Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"] = "dirichlet"
     alpha: float = Field(default=0.3, gt=0)

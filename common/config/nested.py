@@ -6,19 +6,40 @@ from typing import Any
 
 from common.errors import ConfigError
 
+MOST_BYTES = 2**20
+"""Of a configuration file."""
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """Nested values of a TOML file, for `make_config`.
 
     Raises:
-        ConfigError: the file is missing or not TOML.
+        ConfigError: the file is missing, too large or not TOML, or holds what no setting can be.
     """
     try:
-        return tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"The configuration {path} is larger than {MOST_BYTES >> 20} MiB: give a TOML file of settings.")
+    try:
+        values = tomllib.loads(content.decode())
+        nul = _holds_nul(values)
+    except RecursionError as error:
+        raise ConfigError(f"The configuration {path} is nested too deeply: settings are in groups of one level.") from error
+    except ValueError as error:
         raise ConfigError(f"The configuration {path} is not valid TOML: {error}.") from error
+    if nul:
+        raise ConfigError(f"The configuration {path} holds a NUL character (\\u0000): take it out, no setting has one.")
+    return values
+
+
+def _holds_nul(value: Any) -> bool:
+    """Whether a NUL, which no path can hold, is in a text or name of `value`."""
+    if isinstance(value, dict):
+        return any("\0" in name or _holds_nul(inner) for name, inner in value.items())
+    return any(_holds_nul(inner) for inner in value) if isinstance(value, list) else isinstance(value, str) and "\0" in value
 
 
 def nest_settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class TrainConfig(Settings):
     """
 
     batch_size: int = Field(default=32, ge=1)
-    local_epochs: float = Field(default=1.0, gt=0)
+    local_epochs: float = Field(default=1.0, gt=0, le=1e6)
     local_steps: int | None = Field(default=None, ge=1)
     optimiser: Optimiser = "sgd"
     learning_rate: float = Field(default_factory=lambda known: LEARNING_RATES[known.get("optimiser", "sgd")], gt=0)

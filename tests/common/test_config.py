@@ -41,6 +41,8 @@ def test_configuration_is_frozen() -> None:
         ({"model": {"classes": ["anger", "joy"]}}, "classes must be"),
         ({"model": {"classes": ["anger", "anger"]}}, "classes must be"),
         ({"data": {"alpha": -1}}, "data.alpha is wrong"),
+        ({"data": {"drawn": 10**14}}, "data.drawn is wrong: Input should be less than or equal to 1000000"),
+        ({"train": {"local_epochs": 1e308}}, "train.local_epochs is wrong"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_sentence(values: dict[str, object], words: str) -> None:
@@ -57,12 +59,29 @@ def test_a_toml_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None
     assert (config.seed, config.privacy.epsilon, config.privacy.delta) == (3, 2.5, RunConfig().privacy.delta)
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"a = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a = ", "not valid TOML"),
+        (b"\xff\xfe", "not valid TOML"),
+        (b"a = " + b"9" * 10_000, "not valid TOML"),
+        (b"a = " + b"[" * 100_000, "nested too deeply"),
+        (b"a." * 10_000 + b"a = 1", "nested too deeply"),
+        (b'init = "x\\u0000y"', "holds a NUL character"),
+        (b'a = [{"\\u0000" = 1}]', "holds a NUL character"),
+        (b"#" * (2**20 + 1), "larger than 1 MiB"),
+    ],
+)
 def test_a_broken_toml_file_is_one_sentence(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=words):
         read_config(path)
+
+
+def test_a_file_without_end_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero is larger than 1 MiB"):
+        read_config(Path("/dev/zero"))
 
 
 def test_a_missing_toml_file_is_one_sentence(tmp_path: Path) -> None:

@@ -124,11 +124,26 @@ def test_folders_of_the_same_name_keep_apart(tmp_path: Path) -> None:
     assert list(names) == ["run", "run (2)", "z"]
 
 
-@pytest.mark.parametrize("content", [b"{}\n", b"nonsense"])
+@pytest.mark.parametrize("content", [b"{}\n", b"nonsense", b"5\n", b"[" * 100_000])
 def test_a_damaged_summary_is_an_error_and_not_a_row(tmp_path: Path, content: bytes) -> None:
     folder = finished(tmp_path / "a", True, 0.4)
     (folder / "summary.json").write_bytes(content)
-    with pytest.raises(Exception, match=r"damaged|JSON"):
+    with pytest.raises(RunError, match=r"a/summary.json was altered or is damaged; fl-sim run --resume .*a writes it anew"):
+        read_summary(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"private": "yes"}, {"test_accuracy": "good"}, {"epsilon": None}, {"round_seconds": []}, {"client_epsilon": "x"}]
+)
+def test_figures_that_are_none_are_an_error_and_so_is_another_layout(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = finished(tmp_path / "a", True, 0.4)
+    path = folder / "summary.json"
+    summary = json.loads(path.read_bytes())
+    path.write_text(json.dumps(summary, indent=2))
+    with pytest.raises(RunError, match=r"summary.json was altered"):
+        read_summary(folder)
+    path.write_bytes(encode(summary | change))
+    with pytest.raises(RunError, match=r"summary.json was altered"):
         read_summary(folder)
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from common.console import run_command_line
 from common.emotions import EMOTIONS_7
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from models.faces.folder import read_folder
 from models.preprocess import Preprocessing
 from simulation.cli import app
@@ -57,6 +57,19 @@ def test_too_few_faces_or_a_folder_that_is_there_make_nothing(tmp_path: Path) ->
     with pytest.raises(DataError, match="there already"):
         deal_faces(faces, tmp_path / "faces", devices=2, count=7, alpha=None, seed=0)
     assert not (tmp_path / "faces1").exists()
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), 0.0])
+def test_shares_follow_from_a_finite_number_above_zero(tmp_path: Path, alpha: float) -> None:
+    with pytest.raises(ConfigError, match="--alpha must be a finite number"):
+        deal_faces(draw_faces(20, seed=4, people=1), tmp_path / "faces", devices=2, count=7, alpha=alpha, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["/", "", "."])
+def test_folders_without_a_name_cannot_be_numbered(folder: str) -> None:
+    with pytest.raises(ConfigError, match="FOLDER needs a name"):
+        deal_faces(draw_faces(20, seed=4, people=1), Path(folder), devices=2, count=7, alpha=None, seed=0)
 
 
 def test_the_command_deals_a_folder_of_faces(

@@ -12,7 +12,7 @@ from common.errors import ConfigError, PrivacyError
 from common.privacy.accountant import Release, calibrate_noise, spent_epsilon
 from fl_client.train import make_plan
 from fl_server.cohort import expected_participations
-from simulation.plan import Campaign, costs_by_round, milestones, offer, offers
+from simulation.plan import Campaign, Offer, costs_by_round, milestones, offer, offers
 from simulation.plan_commands import plan
 
 DELTA = 1e-5
@@ -92,7 +92,31 @@ def test_an_offer_that_no_noise_can_keep_is_empty() -> None:
         campaign(20, 50_000).noise_for(0.01, DELTA, "rdp")
 
 
-@pytest.mark.parametrize("bad", [{"examples": 0}, {"rounds": 0}, {"cohort": 3}, {"clients": 3, "cohort": 4}])
+@pytest.mark.parametrize("broken", [ValueError, OverflowError, MemoryError, RuntimeError])
+def test_where_an_accountants_arithmetic_ends_there_is_a_sentence_and_an_empty_offer(
+    monkeypatch: pytest.MonkeyPatch, broken: type[Exception]
+) -> None:
+    def fails(*numbers: object) -> float:
+        raise broken
+
+    monkeypatch.setattr(simulation.plan, "spent_epsilon", fails)
+    assert offer(campaign(), 8.0, 1e-300, "prv") == Offer(8.0, "prv", None)
+    monkeypatch.setattr(simulation.plan, "calibrate_noise", fails)
+    assert offer(campaign(), 8.0, 1e-300, "prv") == Offer(8.0, "prv", None)
+    with pytest.raises(PrivacyError, match=r"PRV accountant cannot compute .* at delta 1e-300: .* or --accountant rdp"):
+        campaign().noise_for(8.0, 1e-300, "prv")
+    with pytest.raises(PrivacyError, match="RDP accountant cannot compute"):
+        campaign().cost(1.0, 3, 1e-300, "rdp")
+
+
+def test_the_prv_accountant_has_an_end_and_it_is_no_traceback() -> None:
+    with pytest.raises(PrivacyError, match="PRV accountant cannot compute"):
+        campaign().noise_for(8.0, 1e-300, "prv")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"examples": 0}, {"examples": 10_000_001}, {"rounds": 0}, {"cohort": 3}, {"clients": 3, "cohort": 4}]
+)
 def test_an_impossible_campaign_is_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         campaign(**bad)

@@ -2,13 +2,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+from torch import nn
 
 from common.canonical import encode
 from common.config import make_config
+from common.errors import RunError
 from models.evaluate import judge
 from simulation.population import make_population
-from simulation.report import Findings, summarise, summary_table
+from simulation.report import Findings, score_test, summarise, summary_table
 from simulation.run import RunFolder
+from simulation.synthetic_faces import draw_faces
 
 
 def test_a_class_without_a_test_face_has_no_recall(tmp_path: Path) -> None:
@@ -23,3 +27,11 @@ def test_a_class_without_a_test_face_has_no_recall(tmp_path: Path) -> None:
     assert list(written.values()) == [1.0, 1.0, 0.0, None, None, None, None]
     assert summary["test_recall"] == written
     assert summary_table(summary).row_count
+
+
+def test_a_model_whose_weights_grew_without_bound_is_one_sentence() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(7))
+    score_test(model, draw_faces(7, seed=0))
+    nn.init.constant_(model[1].weight, float("nan"))
+    with pytest.raises(RunError, match=r"not finite numbers.*--server-lr"):
+        score_test(model, draw_faces(7, seed=0))
