@@ -130,7 +130,7 @@ def test_the_card_states_what_was_measured_and_what_the_model_is_not_for(run: Pa
         assert f"{found['calibration_error']:.3f}" in card
         unseen = result["unseen"]["test"][head]
         assert f"| PrivateTest without copies | {unseen['examples']} | {unseen['accuracy']:.1%} |" in card
-    assert "0 faces of PublicTest and 0 of PrivateTest are pixel" in card
+    assert "0 faces of PublicTest and 0 of PrivateTest are" in card
     for name in EMOTIONS_8:
         assert f"| {name} |" in card
     for heading in ("## Data", "## Protocol", "## Known biases", "## What it must not be used for", "## Privacy", "## Reproduce"):
