@@ -26,6 +26,7 @@ from models.published import (
     registry_key,
     version_names,
 )
+from models.retiring import retire
 
 PARTIAL = ".partial"
 KEPT = 3
@@ -121,11 +122,7 @@ class Mirror:
         self._retire()
 
     def _retire(self) -> None:
-        versions = self.folder / VERSIONS
-        for name in version_names(self.folder)[:-KEPT]:
-            os.rename(versions / name, versions / f".old-{name}")
-        for old in versions.glob(".old-*"):
-            shutil.rmtree(old)
+        retire(self.folder / VERSIONS, version_names(self.folder)[:-KEPT])
 
 
 class Download:

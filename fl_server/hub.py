@@ -5,9 +5,8 @@ A version is written aside, made durable, renamed into place, and only then name
 
 import logging
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from models.published import (
     registry_key,
     version_names,
 )
+from models.retiring import delete, retire
 
 log = logging.getLogger("emofl.server")
 
@@ -102,8 +102,7 @@ class Registry:
 
     def _clean(self) -> None:
         """Remove what a crash left; no reader looks at these names."""
-        _delete(self._versions.glob(".new-*"))
-        _remove(self._versions, [])
+        delete((*self._versions.glob(".new-*"), *self._versions.glob(".old-*")))
         for path in (*self.folder.glob(f".{LATEST}.*"), *self.folder.glob(f".{PUBLISHER}.*")):
             path.unlink()
 
@@ -164,7 +163,7 @@ class Registry:
     def _retire(self, keep: int) -> None:
         """The new version is published by now, whatever becomes of the old ones."""
         try:
-            _remove(self._versions, version_names(self.folder)[:-keep])
+            retire(self._versions, version_names(self.folder)[:-keep])
         except OSError as error:
             log.warning("Old models stay in %s: %s.", self._versions, error.strerror or error)
 
@@ -192,26 +191,10 @@ def prune(folder: Path, keep: int, publisher: PublicKey) -> dict[str, int]:
                 raise IntegrityError(f"Nothing is removed: {error}") from error
             old = [name for name in names[:-keep] if name != latest]
             sizes = {name: sum(path.lstat().st_size for path in (versions / name).glob("*")) for name in old}
-            _remove(versions, old)
+            retire(versions, old)
     except OSError as error:
         raise RunError(f"The registry {folder} cannot be written: {error.strerror or error}.") from error
     return sizes
-
-
-def _remove(versions: Path, names: list[str]) -> None:
-    """Versions lose their names first, so that no reader meets one of which a part is gone. What a crash left goes too."""
-    _delete(versions.glob(".old-*"))
-    for name in names:
-        os.rename(versions / name, versions / f".old-{name}")
-    _delete(versions.glob(".old-*"))
-
-
-def _delete(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def check_registry(folder: Path, publisher: PublicKey) -> Iterator[PublishedModel]:
