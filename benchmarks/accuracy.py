@@ -66,7 +66,7 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
     from models.prior import corrected_accuracy
 
     base, splits = open_base(), load_splits(data)
-    test, unseen = splits.test, splits.test.without_copies_of(splits.training)
+    test, copies = splits.test, splits.test.copies_of(splits.training)
     found: dict[str, dict[str, float]] = {}
     for name, classes in (("ferplus", EMOTIONS_8), ("fer2013", EMOTIONS_7)):
         config = make_config(
@@ -74,17 +74,17 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
         ).model
         model = build_model(config)
         write_parameters(model, base.weights(config))
+        rows = test.voted if name == "ferplus" else np.ones(len(test), dtype=bool)
+        labels = test.votes[rows].argmax(1) if name == "ferplus" else test.labels[rows]
+        logits = predict(model, test.images[rows])
         found[name] = {}
-        for prefix, faces in (("", test), ("unseen_", unseen)):
-            rows = faces.voted if name == "ferplus" else np.ones(len(faces), dtype=bool)
-            labels = faces.votes[rows].argmax(1) if name == "ferplus" else faces.labels[rows]
-            logits = predict(model, faces.images[rows])
-            scores = judge(logits, one_hot(labels, len(classes)))
+        for prefix, some in (("", slice(None)), ("unseen_", ~copies[rows])):
+            scores = judge(logits[some], one_hot(labels[some], len(classes)))
             found[name] |= {
-                f"{prefix}examples": float(len(labels)),
+                f"{prefix}examples": float(len(labels[some])),
                 f"{prefix}accuracy": scores.accuracy,
                 f"{prefix}balanced_accuracy": scores.balanced_accuracy,
-                f"{prefix}prior_corrected": corrected_accuracy(softmax(logits, axis=1), labels),
+                f"{prefix}prior_corrected": corrected_accuracy(softmax(logits[some], axis=1), labels[some]),
             }
     return found
 

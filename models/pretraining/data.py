@@ -40,11 +40,14 @@ class TwiceLabelled:
         """(N,) whether the face has a FER+ target."""
         return np.asarray(self.votes.any(axis=1), dtype=np.bool_)
 
-    def without_copies_of(self, known: "TwiceLabelled") -> "TwiceLabelled":
-        """The faces that are not, pixel for pixel, among `known` too: FER2013 holds some pictures in two of its splits."""
-        seen = {image.tobytes() for image in known.images}
-        rows = np.array([image.tobytes() not in seen for image in self.images], dtype=np.bool_)
+    def take(self, rows: NDArray[np.bool_]) -> "TwiceLabelled":
+        """The faces of these rows."""
         return TwiceLabelled(self.images[rows], self.votes[rows], self.labels[rows])
+
+    def copies_of(self, known: "TwiceLabelled") -> NDArray[np.bool_]:
+        """(N,) whether the face is, pixel for pixel, among `known` too: FER2013 holds some pictures in two of its splits."""
+        seen = {image.tobytes() for image in known.images}
+        return np.array([image.tobytes() in seen for image in self.images], dtype=np.bool_)
 
     def ferplus_counts(self) -> dict[str, int]:
         """Number of faces with a FER+ target, by its largest share."""

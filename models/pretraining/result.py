@@ -12,7 +12,7 @@ from models.pretraining.data import Splits
 RESULT = "result.json"
 RESULT_KEYS = ("recipe", "images", "decay_images", "seconds", "device", "parameters", "splits", "validation", "test")
 LATER_KEYS = ("weights", "data", "unseen")
-"""SHA-256 of the averaged weights as they ship; `Splits.digest`; `models.pretraining.scores.score_unseen`. Files of earlier
+"""SHA-256 of the averaged weights as they ship; `Splits.digest`; `models.pretraining.scores.score_apart`. Files of earlier
 versions lack them, and are good for nothing but telling whether the faces were others."""
 
 

@@ -13,7 +13,7 @@ from common.errors import DataError
 from models.evaluate import BATCH, Evaluation
 from models.faces.faceset import one_hot
 from models.preprocess import Preprocessing
-from models.pretraining.data import FER2013, FERPLUS, Splits, TwiceLabelled
+from models.pretraining.data import FER2013, FERPLUS, TwiceLabelled
 from models.pretraining.heads import ROWS
 
 BINS = 15
@@ -75,24 +75,30 @@ def score(network: nn.Module, split: TwiceLabelled) -> dict[str, HeadScores]:
     Raises:
         DataError: no face has a FER+ target.
     """
+    return _score(predict(network, split.images), split)
+
+
+def _score(logits: NDArray[np.float32], split: TwiceLabelled) -> dict[str, HeadScores]:
     voted = split.voted
     if not voted.any():
         raise DataError("No face of this split has a FER+ label, so the base model cannot be judged on it.")
-    logits = predict(network, split.images)
     return {
         FERPLUS: score_head(logits[voted][:, ROWS[FERPLUS]], split.votes[voted], EMOTIONS_8),
         FER2013: score_head(logits[:, ROWS[FER2013]], one_hot(split.labels, len(EMOTIONS_7)), EMOTIONS_7),
     }
 
 
-def score_unseen(network: nn.Module, splits: Splits) -> dict[str, dict[str, Any]]:
-    """As plain values: of validation and test the number of `copies`, and `score` of the others, if any is left to score."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, faces in (("validation", splits.validation), ("test", splits.test)):
-        unseen = faces.without_copies_of(splits.training)
-        heads = score(network, unseen) if unseen.voted.any() else {}
-        found[name] = {"copies": len(faces) - len(unseen)} | {head: scores.record() for head, scores in heads.items()}
-    return found
+def score_apart(network: nn.Module, split: TwiceLabelled, training: TwiceLabelled) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As plain values: `score`; and the number of `copies` of training faces with the scores of the others, if any can be scored.
+
+    Raises:
+        DataError: as `score`.
+    """
+    logits, copies = predict(network, split.images), split.copies_of(training)
+    unseen = split.take(~copies)
+    others = _score(logits[~copies], unseen) if unseen.voted.any() else {}
+    whole = {head: scores.record() for head, scores in _score(logits, split).items()}
+    return whole, {"copies": int(copies.sum())} | {head: scores.record() for head, scores in others.items()}
 
 
 def score_head(logits: NDArray[np.float32], targets: NDArray[np.float32], classes: tuple[str, ...]) -> HeadScores:

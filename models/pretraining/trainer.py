@@ -21,7 +21,7 @@ from models.pretraining.data import Splits
 from models.pretraining.recipe import Recipe
 from models.pretraining.result import RESULT, known_result, split_facts
 from models.pretraining.schedule import Schedule, plan
-from models.pretraining.scores import score, score_unseen
+from models.pretraining.scores import score, score_apart
 from models.pretraining.training import Training
 
 HISTORY = "history.jsonl"
@@ -178,6 +178,8 @@ def _finish(training: Training, splits: Splits, folder: Path, state: Checkpoint)
     known = known_result(folder)
     if known and "unseen" in known and (known["images"], known.get("weights"), known.get("data")) == (seen, weights, state.data):
         return known
+    validation, unseen_validation = score_apart(training.average, splits.validation, splits.training)
+    test, unseen_test = score_apart(training.average, splits.test, splits.training)
     result = {
         "recipe": training.recipe.model_dump(mode="json") | {"images": state.images},
         "images": seen,
@@ -188,9 +190,9 @@ def _finish(training: Training, splits: Splits, folder: Path, state: Checkpoint)
         "weights": weights,
         "data": state.data,
         "splits": split_facts(splits),
-        "validation": {name: head.record() for name, head in score(training.average, splits.validation).items()},
-        "test": {name: head.record() for name, head in score(training.average, splits.test).items()},
-        "unseen": score_unseen(training.average, splits),
+        "validation": validation,
+        "test": test,
+        "unseen": {"validation": unseen_validation, "test": unseen_test},
     }
     write_atomic(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     return result

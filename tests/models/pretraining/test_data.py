@@ -75,9 +75,9 @@ def test_copies_are_the_faces_that_another_split_holds_to_the_pixel(tmp_path: Pa
     found = load_splits(write(tmp_path, [MAJORITY] * 6, USAGES))
     test = TwiceLabelled(found.training.images[[2, 0]], found.training.votes[[2, 0]], np.array([5, 6]))
     test.images[1, 47, 47] += 1
-    assert test.without_copies_of(found.training).labels.tolist() == [6]
-    assert len(found.validation.without_copies_of(found.training)) == 1
-    assert len(found.training.without_copies_of(found.training)) == 0
+    assert test.take(~test.copies_of(found.training)).labels.tolist() == [6]
+    assert len(found.validation.take(~found.validation.copies_of(found.training))) == 1
+    assert len(found.training.take(~found.training.copies_of(found.training))) == 0
 
 
 def test_missing_votes_are_named(tmp_path: Path) -> None:
