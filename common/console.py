@@ -26,21 +26,23 @@ def run_command_line(app: Callable[[], None]) -> NoReturn:
             err.print("Stopped.")
         raise
     except EmoflError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        err.print(f"[bold red]error:[/] {escape(where)}{escape(error.strerror or str(error))}.", soft_wrap=True)
-        sys.exit(RunError.exit_code)
+        _fail(f"{where}{error.strerror or error}.", RunError)
     except RuntimeError as error:
         if not str(error).startswith(PLACELESS):
             raise
-        err.print(f"[bold red]error:[/] {escape(str(error).rstrip('.'))}: name another place.", soft_wrap=True)
-        sys.exit(ConfigError.exit_code)
+        _fail(f"{str(error).rstrip('.')}: name another place.", ConfigError)
     except KeyboardInterrupt:
         err.print("Stopped.")
         sys.exit(130)
     sys.exit(0)
+
+
+def _fail(sentence: str, error: EmoflError | type[EmoflError]) -> NoReturn:
+    err.print(f"[bold red]error:[/] {escape(sentence)}", soft_wrap=True)
+    sys.exit(error.exit_code)
 
 
 def command_line(help_text: str) -> typer.Typer:

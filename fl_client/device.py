@@ -76,6 +76,10 @@ class Device:
     number: int = 0
     own_head: Path | None = None
 
+    @property
+    def _place(self) -> LedgerPlace:
+        return self.ledger if isinstance(self.ledger, LedgerPlace) else LedgerPlace(self.ledger)
+
     def answer(self, request: TrainRequest, packed: bytes) -> tuple[TrainReply, Arrays | None]:
         """Take part in one round, or refuse with a reason code.
 
@@ -96,7 +100,7 @@ class Device:
         wish = request.client_level
         if contradiction := _contradiction(request):
             return self._refuse(request, "bad-request", contradiction)
-        authority = self.ledger.authority if isinstance(self.ledger, LedgerPlace) else None
+        authority = self._place.authority
         if authority is not None and (objection := self.policy.strange_server(authority)):
             return self._refuse(request, "policy", objection)
         if objection := self.policy.objection(request.privacy, secure=request.upload.secure, client_level=wish):
@@ -183,7 +187,7 @@ class Device:
 
     def _own_head(self, request: TrainRequest) -> RunHead:
         """Made before the faces are read, so that it knows whether they are wiped meanwhile."""
-        place = self.ledger if isinstance(self.ledger, LedgerPlace) else LedgerPlace(self.ledger)
+        place = self._place
         layers = request.train.local_layers
         since = since_now(place.anchor.faces) if place.anchor is not None and layers != "none" else None
         return RunHead(self.own_head, f"{place.authority or 'unknown'}/{request.run}", layers, since)

@@ -127,7 +127,8 @@ class StreamingAverage(FedAvg):
                     tally.accepted += 1
                 else:
                     norm = mean.add(update)
-                    tally.norms += [norm] if self.budget is None else []  # which a client-level promise does not cover
+                    if self.budget is None:  # a client-level promise does not cover it
+                        tally.norms.append(norm)
                     tally.accepted += 1
             except ReplyError as error:
                 tally.left_out["malformed" if not message.has_error() else "error"] += 1

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -57,26 +58,23 @@ def training(faces: Path, home: Path, tmp_path: Path) -> FolderDevice:
     )
 
 
-def while_training(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
-    train = device_module.train_locally
+def before_the_end_of(module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    work = getattr(module, name)
 
-    def trained(*given: object, **more: object) -> object:
-        update = train(*given, **more)  # type: ignore[arg-type]
-        deed()
-        return update
-
-    monkeypatch.setattr(device_module, "train_locally", trained)
-
-
-def while_fitting(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
-    fit = personal.personalise
-
-    def fitted(*given: object, **more: object) -> object:
-        found = fit(*given, **more)  # type: ignore[arg-type]
+    def worked(*given: object, **more: object) -> object:
+        found = work(*given, **more)
         deed()
         return found
 
-    monkeypatch.setattr(personal, "personalise", fitted)
+    monkeypatch.setattr(module, name, worked)
+
+
+def while_training(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    before_the_end_of(device_module, "train_locally", monkeypatch, deed)
+
+
+def while_fitting(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    before_the_end_of(personal, "personalise", monkeypatch, deed)
 
 
 def test_a_head_that_a_round_trains_while_its_faces_are_forgotten_is_not_kept(
