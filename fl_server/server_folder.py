@@ -1,5 +1,6 @@
 """Where a server keeps its things, and how it is reached. `fl-server start` writes it; the other commands read it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,9 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.canonical import encode
 from common.errors import ConfigError, IntegrityError, RunError
 from common.files import read_plain, write_atomic
+from fl_server.run_folder import RUNS
 
 ENDPOINT = "endpoint.json"
 ENDPOINT_LIMIT = 4096
+AUTHORITY = "authority"
+NOBODYS = {"lost+found"}
+"""What a file system puts into a folder that is a volume of its own."""
 
 
 class Endpoint(BaseModel):
@@ -43,18 +48,21 @@ class ServerFolder:
         """Make the folder, readable by its owner alone, unless it exists.
 
         Raises:
-            ConfigError: it cannot be made.
+            ConfigError: it cannot be made, or holds other things than a server's, such as somebody's faces.
         """
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            found = {name for name in os.listdir(path) if not name.startswith(".")} - NOBODYS
         except OSError as error:
             raise ConfigError(f"The server's folder {path} cannot be made: {error.strerror}.") from error
+        if found and found.isdisjoint({RUNS, AUTHORITY, ENDPOINT}):
+            raise ConfigError(f"{path} is not a server's folder and not empty: name a new or an empty one with --dir.")
         return cls(path)
 
     @property
     def authority(self) -> Path:
         """Folder of `fl_server.authority.Authority`."""
-        return self.path / "authority"
+        return self.path / AUTHORITY
 
     @property
     def invitations(self) -> Path:

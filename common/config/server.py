@@ -31,7 +31,7 @@ class ServerConfig(Settings):
     round_timeout: float = Field(default=3600.0, gt=0)
     patience: float = Field(default=3.0, ge=1)
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
-    server_learning_rate: float | None = Field(default=None, gt=0)
+    server_learning_rate: float | None = Field(default=None, gt=0, le=1e6)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
     keep_models: int | None = Field(default=None, ge=1)

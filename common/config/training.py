@@ -52,7 +52,7 @@ class TrainConfig(Settings):
     local_epochs: float = Field(default=1.0, gt=0, le=1e6)
     local_steps: int | None = Field(default=None, ge=1)
     optimiser: Optimiser = "sgd"
-    learning_rate: float = Field(default_factory=lambda known: LEARNING_RATES[known.get("optimiser", "sgd")], gt=0)
+    learning_rate: float = Field(default_factory=lambda known: LEARNING_RATES[known.get("optimiser", "sgd")], gt=0, le=1e6)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     decay: float = Field(default=0.1, gt=0, le=1)

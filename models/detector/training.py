@@ -26,6 +26,7 @@ from common.errors import DataError
 from models.detector.levels import LEVELS, MODEL_FILE, Level
 from models.detector.network import GridNetwork
 from models.detector.scenes import Grey, Scene, SceneMaker, SceneSettings, drawn_background
+from models.faces.report import printable
 from models.faces.source import open_faces
 
 DRAWN_BACKGROUNDS = 600
@@ -237,9 +238,11 @@ def backgrounds_from(folder: Path | None, seed: int, drawn: int = DRAWN_BACKGROU
     made = [drawn_background(rng) for _ in range(drawn)]
     photographs = []
     for path in sorted(folder.iterdir()) if folder else ():
-        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        # By its bytes: OpenCV ends the process at a name that is not UTF-8.
+        content = np.frombuffer(path.read_bytes() if path.is_file() else b"", dtype=np.uint8)
+        picture = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
         if picture is None:
-            raise DataError(f"The background {path} is not a picture that OpenCV can read.")
+            raise DataError(f"The background {printable(str(path))} is not a picture that OpenCV can read.")
         for longest in (700, 400, 220):
             scale = max(longest / max(picture.shape), 130 / min(picture.shape))
             if scale <= 1.5:

@@ -43,6 +43,8 @@ def test_configuration_is_frozen() -> None:
         ({"data": {"alpha": -1}}, "data.alpha is wrong"),
         ({"data": {"drawn": 10**14}}, "data.drawn is wrong: Input should be less than or equal to 1000000"),
         ({"train": {"local_epochs": 1e308}}, "train.local_epochs is wrong"),
+        ({"train": {"learning_rate": 1e308}}, "train.learning_rate is wrong: Input should be less than or equal to 1000000"),
+        ({"server": {"server_learning_rate": 1e308}}, "server.server_learning_rate is wrong"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_sentence(values: dict[str, object], words: str) -> None:

@@ -54,3 +54,19 @@ def test_a_clip_that_follows_the_norms_is_for_central_noise_alone(started: Any, 
     code, config = started("--client-dp", "distributed", "--adaptive-clip")
     assert (code, config) == (ConfigError.exit_code, None)
     assert "--client-dp central" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_things_is_not_taken_for_a_server_s(
+    started: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces = tmp_path / "server"
+    (faces / "anger").mkdir(parents=True)
+    code, config = started()
+    assert (code, config) == (ConfigError.exit_code, None)
+    assert "is not a server's folder and not empty" in capsys.readouterr().err
+    assert [entry.name for entry in faces.iterdir()] == ["anger"]
+    (faces / "anger").rename(faces / "lost+found")  # as a volume of its own has it
+    (faces / ".hidden").touch()
+    assert started()[0] == 0
+    (faces / "notes.txt").touch()  # the operator's own, beside what is a server's by now
+    assert started("--new")[0] == 0

@@ -1,10 +1,13 @@
+import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from common.errors import DataError
 from models.detector import grid
 from models.detector.grid import GridDetector
 from models.detector.levels import LEVELS, MODEL_FILE
@@ -127,6 +130,23 @@ def test_training_ends_in_time_and_follows_its_seed() -> None:
     assert len(steps) <= 1
     first, again = (train(FACES, grounds, Course(steps=2, batch=2, mine_every=0), seed=4).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_backgrounds_are_read_whatever_their_names(tmp_path: Path) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    written, content = cv2.imencode(".png", picture)
+    assert written
+    strange = tmp_path / os.fsdecode(b"garden-\xe9.png")
+    strange.write_bytes(content.tobytes())
+    found = backgrounds_from(tmp_path, 0, drawn=3)
+    assert {ground.shape for ground in found[3:]} == {(300, 400), (165, 220)}
+    strange.write_bytes(b"")
+    with pytest.raises(DataError, match=r"garden-�\.png is not a picture"):
+        backgrounds_from(tmp_path, 0, drawn=3)
+    strange.unlink()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="folder is not a picture"):
+        backgrounds_from(tmp_path, 0, drawn=3)
 
 
 def test_the_detector_reads_the_two_grids_as_they_were_taught(
