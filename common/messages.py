@@ -13,7 +13,16 @@ from pydantic import Field, ValidationError
 
 from common.arrays import Arrays, Shapes, largest_packed, pack, unpack
 from common.canonical import encode
-from common.config import ClientLevelRequest, ModelConfig, PrivacyConfig, Settings, TrainConfig, UploadConfig
+from common.config import (
+    ClientLevelRequest,
+    CountNoise,
+    ModelConfig,
+    PrivacyConfig,
+    RoundCount,
+    Settings,
+    TrainConfig,
+    UploadConfig,
+)
 from common.errors import IntegrityError, ReplyError
 from common.identity import PublicKey, SigningKey
 
@@ -46,14 +55,14 @@ class TrainRequest(Settings):
     version: Literal[1] = 1
     run: str = Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")
     round: int = Field(ge=1)
-    rounds: int = Field(ge=1, le=1_000_000)
-    participations: int = Field(ge=1, le=1_000_000)
+    rounds: RoundCount
+    participations: RoundCount
     model: ModelConfig
     train: TrainConfig
     privacy: PrivacyConfig
     upload: UploadConfig
-    evaluation_noise: float | None = Field(default=None, gt=0)
-    histogram_noise: float | None = Field(default=None, gt=0)
+    evaluation_noise: CountNoise | None = None
+    histogram_noise: CountNoise | None = None
     client_level: ClientLevelRequest | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
 

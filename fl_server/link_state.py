@@ -4,13 +4,22 @@ Envelopes of messages are in a database file, so that node ids outlive the proce
 flwr 1.41.0 is pinned; `tests/fl_server/test_superlink.py` holds it to what is relied on here.
 """
 
+import json
+import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
 from flwr.supercore.date import now
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_children_ids_from_object_content,
+    get_object_type_from_object_content,
+    iterate_object_tree,
+)
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession, ObjectPushSessionRoot
 from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes, Node
@@ -18,12 +27,20 @@ from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy import delete, event, select
 
+log = logging.getLogger("emofl.server")
+
 LOCK_SECONDS = 30
 """For which a request waits for its turn to write."""
 
 
 class LinkState(SqlLinkState):
-    """Flower's, over a database file and objects in memory."""
+    """Flower's, over a database file and objects in memory.
+
+    Attributes:
+        most_bytes: that the arrays of a reply to this run may come to, once the ServerApp has put them together.
+    """
+
+    most_bytes: Callable[[int], int]
 
     @classmethod
     def open(cls, database: Path) -> "tuple[LinkState, LinkStateFactory]":
@@ -40,15 +57,27 @@ class LinkState(SqlLinkState):
         return state, factory
 
     def get_message_res(self, message_ids: set[str], run_id: int) -> list[Message]:
-        """Replies to messages, as Flower's, but none before all of it has arrived.
+        """Replies to messages, as Flower's, but none before all of it has arrived, and none that would burst the ServerApp.
 
-        The ServerApp would wait for the rest of it, for hours if a device wishes, and for nobody else's meanwhile.
+        The ServerApp would wait for the rest of it, for hours if a device wishes, and for nobody else's meanwhile. And an array
+        names the chunks that it is made of, each as often as its device likes: 50 kB would become 200 MB.
         """
         uploading = _uploading(MessageRes.reply_to_message_id).where(
             MessageRes.reply_to_message_id.in_(message_ids), ObjectPushSession.expires_at > now()
         )
         with self.session() as session:
-            return super().get_message_res(message_ids - set(session.scalars(uploading)), run_id)
+            found = super().get_message_res(message_ids - set(session.scalars(uploading)), run_id)
+        return [reply for reply in found if reply.has_error() or self._fits(reply)]
+
+    def _fits(self, reply: Message) -> bool:
+        name, node = reply.metadata.message_id, reply.metadata.src_node_id
+        parts = {part.object_id for part in iterate_object_tree(self.object_store.get_object_tree(name))}
+        contents = {part: content for part in parts if (content := self.object_store.get(part))}
+        if inflated_bytes(contents) <= (most := self.most_bytes(reply.metadata.run_id)):
+            return True
+        log.warning("the reply of device %d would take more than %d bytes of memory, and is dropped", node, most)
+        self.drop_reply(node, name)
+        return False
 
     def was_enrolled(self, key: bytes) -> bool:
         """Whether a device with this key (PEM) was ever known, though it may be revoked."""
@@ -99,6 +128,19 @@ class LinkState(SqlLinkState):
         with self.session() as session:
             session.execute(delete(MessageRes).where(MessageRes.run_id == uint64_to_int64(run_id)))
             session.execute(delete(MessageIns).where(MessageIns.run_id == uint64_to_int64(run_id)))
+
+
+def inflated_bytes(contents: Mapping[str, bytes]) -> int:
+    """What the arrays among a reply's objects, by name, come to once Flower joins their chunks; unreadable ones are left out."""
+    total = 0
+    for content in contents.values():
+        try:
+            if get_object_type_from_object_content(content) == Array.__qualname__:
+                chunks = get_object_children_ids_from_object_content(content)
+                total += sum(len(contents[chunks[at]]) for at in json.loads(get_object_body(content, Array))["arraychunk_ids"])
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            continue
+    return total
 
 
 def _wait_longer(connection: Any, record: Any) -> None:

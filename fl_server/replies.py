@@ -69,6 +69,11 @@ class Replies:
         with self._guard:
             self._limits[run] = most_bytes
 
+    def most(self, run: int) -> int:
+        """How many bytes a reply to the run may have."""
+        limit = self._limits.get(run)
+        return MOST_BYTES if limit is None else limit()
+
     def forget(self, run: int) -> None:
         """The run is over, and Flower has dropped what belonged to it."""
         with self._guard:

@@ -17,7 +17,7 @@ from common.messages import Step, SumHeader, decode_sum, encode_sum
 from common.secagg.server import Server
 from common.secagg.wire import Advertisement, Confirmation, MaskedInput, Shares, Terms, Unmasking, WireMessage
 from common.sum_encoding import DecodedSum, SumEncoding
-from fl_server.exchange import MOST, Exchange
+from fl_server.exchange import MOST, Exchange, reason_of
 
 log = logging.getLogger("emofl.server")
 
@@ -47,11 +47,13 @@ class SecureSum:
         decoded: the sum of the survivors' updates, as the request had them encoded.
         survivors: how many they are.
         left_out: devices that had trained and are not in it, by reason.
+        members: devices that had trained; they agreed on its terms.
     """
 
     decoded: DecodedSum
     survivors: int
     left_out: Counter[str]
+    members: int
 
 
 class SecureRound:
@@ -104,7 +106,7 @@ class SecureRound:
         quorum = server.close_confirming()
         self._ask("unmask", dict.fromkeys(confirmed, quorum), Unmasking, server.add_unmasking, server.can_finish)
         found = server.finish()
-        return SecureSum(self._encoding.decode(found.total, self._terms), len(found.survivors), +survived)
+        return SecureSum(self._encoding.decode(found.total, self._terms), len(found.survivors), +survived, len(everybody))
 
     def _ask(
         self,
@@ -132,7 +134,7 @@ class SecureRound:
                 add(message)
                 answered.append(self._member[node])
             except (ReplyError, IntegrityError) as error:
-                reason = error.reason if isinstance(error, _Refused) else "error" if reply.has_error() else "malformed"
+                reason = error.reason if isinstance(error, _Refused) else reason_of(reply)
                 self._left_out[reason] += 1
                 log.warning("round %d: device %d is left out at step %s: %s", self._round, node, step, error)
             if enough():
@@ -141,7 +143,7 @@ class SecureRound:
 
     def _read(self, reply: Message, node: int, header: SumHeader, kind: type[M]) -> M:
         if reply.has_error():
-            raise ReplyError(f"Flower reports error {reply.error.code}.")
+            raise ReplyError(f"Error {reply.error.code} stands in its place.")
         given, content = decode_sum(reply.content, self._most)
         if given.model_copy(update={"reason": None}) != header:
             raise ReplyError("It answers another step.")

@@ -21,7 +21,7 @@ from common.messages import decode_reply, joined
 from common.secagg.graph import SMALLEST
 from fl_server.aggregate import ClippedMean, Mean, RunningMean, UpdateShape
 from fl_server.client_level import ClientLevel
-from fl_server.exchange import MOST
+from fl_server.exchange import MOST, reason_of
 from fl_server.secure_round import SecureSum
 
 log = logging.getLogger("emofl.server")
@@ -115,7 +115,7 @@ class StreamingAverage(FedAvg):
                     raise ReplyError("it was not asked, or has answered already")
                 waiting.discard(node)
                 if message.has_error():
-                    raise ReplyError(f"Flower reports error {message.error.code}")
+                    raise ReplyError(f"error {message.error.code} stands in its place")
                 reply, update = decode_reply(message.content, self.shape.shapes, self.upload)
                 if reply.status == "refused":
                     tally.left_out[reply.reason or "refused"] += 1
@@ -131,7 +131,7 @@ class StreamingAverage(FedAvg):
                         tally.norms.append(norm)
                     tally.accepted += 1
             except ReplyError as error:
-                tally.left_out["malformed" if not message.has_error() else "error"] += 1
+                tally.left_out[reason_of(message)] += 1
                 log.warning("round %d: the reply of device %d is left out: %s", server_round, node, error)
             self.on_reply(tally)
         if waiting:

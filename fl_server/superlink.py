@@ -99,6 +99,7 @@ class SuperLink:
     ) -> None:
         self._state, factory = LinkState.open(database)
         self._door = FleetDoor(self._state)
+        self._state.most_bytes = self._door.replies.most
         self._identity = identity
         app = build_app(factory, admin_token)
         inside = {key: _LOCAL for key in PROTOBUF_REQUEST_TYPES if not key[1].startswith(FLEET)}

@@ -2,7 +2,7 @@
 
 It is the real node process; only training is replaced by a constant update, and one thing may go wrong on purpose.
 Variables: EMOFL_NODE as for the real one; VALUE, the update in every place; FAULT, `what@step`, such as `die@mask` or
-`hang@train`; ROUND, the round in which it happens, every round without it.
+`hang@train`; ROUND, the round in which it happens, every round without it; OTHER, another device's node id.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app.message import remove_content_from_message
 
 from common.arrays import Arrays, flatten, unpack
 from common.messages import SumHeader, TrainReply, TrainRequest, encode_sum, joining
@@ -21,6 +22,7 @@ from common.sum_encoding import sum_encoding
 from fl_client import app, folder_device, node_process, supernode
 from fl_client.device import Device
 from fl_client.secure_sum import Waiting
+from tests.forged import SHAPES, forge
 
 log = logging.getLogger("emofl.client")
 WHAT, _, STEP = os.environ.get("FAULT", "").partition("@")
@@ -84,14 +86,28 @@ def actor(real: Any, replayed: Replayed) -> Any:
     return add_up
 
 
+OTHER = int(os.environ.get("OTHER", "0")) % 2**64
+"""Another device's node id; the database has it with a sign."""
+
+
 def stranger(real: Any) -> Any:
     """Flower's reply in another device's name."""
 
     def deliver(self: Any, reply: Message) -> None:
-        reply.metadata.__dict__["_src_node_id"] = int(os.environ["OTHER"])
+        reply.metadata.__dict__["_src_node_id"] = OTHER
         real(self, reply)
 
     return deliver
+
+
+def forger(self: Any, reply: Message) -> None:
+    """In place of `_Node._deliver`: a reply of the device's own making, of the shape that WHAT says."""
+    made = forge(WHAT, reply, OTHER)
+    reply.metadata.__dict__["_message_id"] = made.tree.object_id
+    wanted, session = self._send(remove_content_from_message(reply), made.tree, 0.0)
+    for name, content in made.parts.items():
+        if name in wanted:
+            self._push(reply.metadata.run_id, session, name, content)
 
 
 def nonsense(message: Message, context: Context) -> Message:
@@ -110,6 +126,8 @@ def main() -> None:
     setattr(Device, "add_up", actor(Device.add_up, Replayed()))  # noqa: B010
     if WHAT == "name":
         setattr(supernode._Node, "_deliver", stranger(supernode._Node._deliver))  # noqa: B010
+    if WHAT in SHAPES:
+        setattr(supernode._Node, "_deliver", forger)  # noqa: B010
     if WHAT == "nonsense":
         setattr(folder_device, "build_client_app", lambda open_device: nonsense)  # noqa: B010
     json.loads(os.environ["EMOFL_NODE"])

@@ -3,13 +3,13 @@
 A `RunConfig` is what `fl-sim run` and a server start from, what a run folder stores as `config.json`, and what resumption reads.
 """
 
-from common.config.base import Settings
-from common.config.data import DataConfig
+from common.config.base import RoundCount, Settings
+from common.config.data import DataConfig, Scheme
 from common.config.model import ModelConfig, Trainable
 from common.config.nested import merge_settings, nest_settings, read_config
-from common.config.privacy import ClientLevelConfig, ClientLevelRequest, EvaluationConfig, PrivacyConfig
+from common.config.privacy import ClientLevelConfig, ClientLevelRequest, ClientMode, CountNoise, EvaluationConfig, PrivacyConfig
 from common.config.run import RunConfig, make_config
-from common.config.server import ServerConfig, UploadConfig
+from common.config.server import Precision, ServerConfig, Strategy, UploadConfig
 from common.config.training import (
     LARGEST_COUNT,
     LEARNING_RATES,
@@ -28,15 +28,21 @@ __all__ = [
     "ClassCount",
     "ClientLevelConfig",
     "ClientLevelRequest",
+    "ClientMode",
+    "CountNoise",
     "DataConfig",
     "EvaluationConfig",
     "LossName",
     "ModelConfig",
     "Optimiser",
+    "Precision",
     "PrivacyConfig",
+    "RoundCount",
     "RunConfig",
+    "Scheme",
     "ServerConfig",
     "Settings",
+    "Strategy",
     "TrainConfig",
     "Trainable",
     "UploadConfig",

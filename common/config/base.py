@@ -1,6 +1,13 @@
-"""What every configuration object is: frozen, and strict about names and numbers. The modules beside it derive from it."""
+"""What every configuration object is: frozen, and strict about names and numbers. The modules beside it derive from it.
 
-from pydantic import BaseModel, ConfigDict
+What a configuration and a message to devices both name has one type, so that no run starts whose messages cannot be made.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RoundCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Settings(BaseModel):

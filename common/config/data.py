@@ -7,6 +7,9 @@ from pydantic import Field
 
 from common.config.base import Settings
 
+Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
+"""How faces are dealt; `simulation.partition` says what each means."""
+
 MOST_DRAWN = 1_000_000
 """Faces to draw: 2.3 GB of pictures."""
 
@@ -28,6 +31,6 @@ class DataConfig(Settings):
     labels: Literal["fer2013", "ferplus"] = "fer2013"
     drawn: int = Field(default=6000, ge=100, le=MOST_DRAWN)
     clients: int = Field(default=20, ge=1)
-    scheme: Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"] = "dirichlet"
+    scheme: Scheme = "dirichlet"
     alpha: float = Field(default=0.3, gt=0)
     holdout: float = Field(default=0.1, ge=0, lt=1)

@@ -1,10 +1,20 @@
 """What is promised to each face, and to each device as a whole; and the noisy numbers asked of devices beside training."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.config.base import Settings
+from common.config.base import RoundCount, Settings
+from common.privacy.release import LARGEST_NORM, LEAST_NORM, Accountant
+
+ClientMode = Literal["none", "central", "distributed"]
+"""Who adds the noise for whole devices."""
+
+ClientEpsilon = Annotated[float, Field(gt=0, le=1e3)]
+ClippingNorm = Annotated[float, Field(ge=LEAST_NORM, le=LARGEST_NORM)]
+Bits = Annotated[int, Field(ge=8, le=24)]
+CountNoise = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""As `common.privacy.release.Release` takes it: with any other, no device could reckon what its counts cost."""
 
 
 class PrivacyConfig(Settings):
@@ -14,8 +24,7 @@ class PrivacyConfig(Settings):
         private: False trains without any guarantee and marks all that follows as non-private.
         epsilon: ceiling of what a device may have spent in all, this run and everything before it.
         delta: probability with which epsilon may fail to hold; below 1 / n for a device with n faces.
-        clipping_norm: largest L2 norm C of one face's gradient. Bounded, since the server names it: far below 1, noise and norms
-            would be lost in float32.
+        clipping_norm: largest L2 norm C of one face's gradient. Bounded, since the server names it.
         accountant: `rdp` (Mironov 2017) or `prv` (Gopi et al. 2021, tighter and slower).
         engine: `bookkeeping` or `opacus`: two ways to the same noisy gradients, the first several times faster.
     """
@@ -23,8 +32,8 @@ class PrivacyConfig(Settings):
     private: bool = True
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    clipping_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
-    accountant: Literal["rdp", "prv"] = "rdp"
+    clipping_norm: ClippingNorm = 1.0
+    accountant: Accountant = "rdp"
     engine: Literal["bookkeeping", "opacus"] = "bookkeeping"
 
 
@@ -40,12 +49,12 @@ class ClientLevelConfig(Settings):
         bits: width of the integers that hold a distributed sum.
     """
 
-    mode: Literal["none", "central", "distributed"] = "none"
-    epsilon: float = Field(default=8.0, gt=0)
+    mode: ClientMode = "none"
+    epsilon: ClientEpsilon = 8.0
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
+    clip: ClippingNorm = 1.0
     adaptive: bool = False
-    bits: int = Field(default=20, ge=8, le=24)
+    bits: Bits = 20
 
     @model_validator(mode="after")
     def _central_alone(self) -> Self:
@@ -64,12 +73,12 @@ class ClientLevelRequest(Settings):
     """
 
     mode: Literal["central", "distributed"]
-    epsilon: float = Field(gt=0, le=1e3)
+    epsilon: ClientEpsilon
     delta: float = Field(gt=0, lt=1)
-    clip: float = Field(ge=1e-6, le=1e6)
-    bits: int = Field(ge=8, le=24)
+    clip: ClippingNorm
+    bits: Bits
     noise_multiplier: float = Field(ge=1e-2, le=1e4)
-    rounds: int = Field(ge=1, le=1_000_000)
+    rounds: RoundCount
 
 
 class EvaluationConfig(Settings):
@@ -79,11 +88,11 @@ class EvaluationConfig(Settings):
         federated: ask how well the model does before each round: the global one, with `train.local_layers` head the global one's
             other layers under each device's own head.
         class_histogram: ask in one round how many faces of each class there are; the rounds after it train with these
-            `train.class_counts`.
+            `train.class_counts` where the loss takes any, and a private run's models are published with them.
         noise_multiplier: of each device's noise on its counts, in units of how far one face moves them; it is debited beside the
             training, at a sampling rate of 1.
     """
 
     federated: bool = False
     class_histogram: bool = False
-    noise_multiplier: float = Field(default=8.0, gt=0)
+    noise_multiplier: CountNoise = 8.0

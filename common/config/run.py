@@ -12,6 +12,7 @@ from common.config.privacy import ClientLevelConfig, EvaluationConfig, PrivacyCo
 from common.config.server import ServerConfig, UploadConfig
 from common.config.training import TrainConfig
 from common.errors import ConfigError
+from common.secagg.fields import MEMBERS_LIMIT
 from common.secagg.graph import SMALLEST
 
 
@@ -52,6 +53,8 @@ class RunConfig(Settings):
                 f"Secure aggregation needs a cohort of at least {SMALLEST} devices: of two, each knows the other's update. "
                 "Take more devices, or --no-secure-aggregation"
             )
+        if self.upload.secure and (self.server.cohort or 0) > MEMBERS_LIMIT:
+            raise ValueError(f"Secure aggregation takes cohorts of at most {MEMBERS_LIMIT} devices: make server.cohort smaller")
         for asked, option in (
             (self.evaluation.federated, "federated evaluation (--federated-evaluation)"),
             (self.evaluation.class_histogram, "the class histogram (--class-histogram)"),
@@ -61,9 +64,10 @@ class RunConfig(Settings):
                     f"{option} goes through a secure sum and has no client-level guarantee: "
                     "leave out --no-secure-aggregation and --client-dp"
                 )
-        if self.evaluation.class_histogram and (self.train.loss == "cross-entropy" or self.train.class_counts):
+        if self.evaluation.class_histogram and self.train.class_counts:
             raise ValueError(
-                "the class histogram (--class-histogram) is for a --loss that takes class counts and is not given any"
+                "the class histogram (--class-histogram) asks the devices for what train.class_counts (--class-counts) says: "
+                "leave out one of them"
             )
         odd = sorted(set(self.model.classes) ^ set(self.train.class_counts))
         wanted = self.train.needs_counts or (self.train.loss == "calibrated" and self.train.class_counts)

@@ -4,7 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.config.base import Settings
+from common.config.base import RoundCount, Settings
+
+Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
+Precision = Literal["float32", "float16", "int16", "int8"]
 
 
 class ServerConfig(Settings):
@@ -25,12 +28,12 @@ class ServerConfig(Settings):
         max_update_norm: an update with a larger L2 norm is left out; of a secure sum, the whole round is, by the mean's norm.
     """
 
-    rounds: int = Field(default=20, ge=1)
+    rounds: RoundCount = 20
     cohort: int | None = Field(default=None, ge=1)
     min_replies: int = Field(default=2, ge=1)
     round_timeout: float = Field(default=3600.0, gt=0)
     patience: float = Field(default=3.0, ge=1)
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = "fedavg"
+    strategy: Strategy = "fedavg"
     server_learning_rate: float | None = Field(default=None, gt=0, le=1e6)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
@@ -58,7 +61,7 @@ class UploadConfig(Settings):
     secure: bool = True
     clip: float = Field(default=2.0, gt=0, le=1e3)
     step_timeout: float = Field(default=120.0, gt=0)
-    precision: Literal["float32", "float16", "int16", "int8"] = "float32"
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

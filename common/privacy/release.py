@@ -10,6 +10,9 @@ from common.errors import PrivacyError
 
 Accountant = Literal["rdp", "prv"]
 
+LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
+"""To which anything is clipped: far below 1, noise and norms would be lost in float32."""
+
 
 @dataclass(frozen=True)
 class Release:

@@ -1,10 +1,23 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from common.config import RunConfig, make_config, named_counts, read_config
+from common.config import (
+    ClientLevelConfig,
+    ClientLevelRequest,
+    EvaluationConfig,
+    RunConfig,
+    ServerConfig,
+    make_config,
+    named_counts,
+    read_config,
+)
 from common.errors import ConfigError
+from common.messages import TrainRequest
+
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 def test_defaults_are_private() -> None:
@@ -37,6 +50,7 @@ def test_configuration_is_frozen() -> None:
         ({"privacy": {"clipping_norm": 1e30}}, "privacy.clipping_norm is wrong"),
         ({"server": {"strategy": "krum"}}, "server.strategy is wrong"),
         ({"server": {"cohort": 1}}, "cohort 1 can never give min_replies 2"),
+        ({"server": {"cohort": 40_000}, "data": {"clients": 50_000}}, "at most 32768 devices"),
         ({"server": {"max_update_norm": 1e9}}, "server.max_update_norm is wrong"),
         ({"model": {"classes": ["anger", "joy"]}}, "classes must be"),
         ({"model": {"classes": ["anger", "anger"]}}, "classes must be"),
@@ -45,6 +59,9 @@ def test_configuration_is_frozen() -> None:
         ({"train": {"local_epochs": 1e308}}, "train.local_epochs is wrong"),
         ({"train": {"learning_rate": 1e308}}, "train.learning_rate is wrong: Input should be less than or equal to 1000000"),
         ({"server": {"server_learning_rate": 1e308}}, "server.server_learning_rate is wrong"),
+        ({"server": {"rounds": 1_000_001}}, "server.rounds is wrong: Input should be less than or equal to 1000000"),
+        ({"client_level": {"epsilon": 5000}}, "client_level.epsilon is wrong: Input should be less than or equal to 1000"),
+        ({"evaluation": {"noise_multiplier": 1e7}}, "evaluation.noise_multiplier is wrong"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_sentence(values: dict[str, object], words: str) -> None:
@@ -52,6 +69,35 @@ def test_a_wrong_setting_is_named_in_one_sentence(values: dict[str, object], wor
         make_config(values)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "wire"),
+    [
+        ((ServerConfig, "rounds"), (TrainRequest, "rounds")),
+        ((ServerConfig, "rounds"), (TrainRequest, "participations")),
+        ((ServerConfig, "rounds"), (ClientLevelRequest, "rounds")),
+        ((EvaluationConfig, "noise_multiplier"), (TrainRequest, "evaluation_noise")),
+        ((EvaluationConfig, "noise_multiplier"), (TrainRequest, "histogram_noise")),
+        *(((ClientLevelConfig, name), (ClientLevelRequest, name)) for name in ("epsilon", "delta", "clip", "bits")),
+    ],
+)
+def test_whatever_a_run_may_be_set_to_a_message_can_say(
+    setting: tuple[type[BaseModel], str], wire: tuple[type[BaseModel], str]
+) -> None:
+    def bounds(model: type[BaseModel], name: str) -> dict[str, Any]:
+        schema = model.model_json_schema()["properties"][name]
+        number = schema.get("anyOf", [schema])[0]
+        return {key: value for key, value in number.items() if key in ("type", *BOUNDS)}
+
+    assert bounds(*setting) == bounds(*wire)
+    assert set(bounds(*setting)) & set(BOUNDS)
+
+
+def test_the_rest_of_a_request_is_the_run_s_own_settings() -> None:
+    for name, field in TrainRequest.model_fields.items():
+        if name in RunConfig.model_fields and name != "client_level":
+            assert field.annotation is RunConfig.model_fields[name].annotation, name
 
 
 def test_a_toml_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:

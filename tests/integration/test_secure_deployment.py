@@ -164,10 +164,11 @@ PARTS = {
     "nan@train": ("bad-request",),
     "nonsense@train": ("malformed",),
     "name@train": ("no-answer", "error"),
+    **{f"{shape}@train": ("malformed",) for shape in ("no-json", "no-message", "no-content", "no-child", "other-sender")},
 }
 
 
-@pytest.mark.parametrize("faults", [list(PARTS)[:5], list(PARTS)[5:]])
+@pytest.mark.parametrize("faults", [list(PARTS)[:5], list(PARTS)[5:10], list(PARTS)[10:]])
 def test_devices_that_hang_or_lie_are_left_out_and_the_run_goes_on(federation: Federation, faults: list[str]) -> None:
     honest, liars = [*NAMES[:6], "ivo", "jan", "kim", "lea"], [f"liar{number}" for number in range(len(faults))]
     start(federation, [*honest, *liars], rounds=2, needed=8)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common.arrays import l2_norm
 from common.errors import ConfigError, IntegrityError
 from common.privacy.mechanisms import SecureRandom
+from common.privacy.release import LARGEST_NORM, LEAST_NORM
 
 GRID_BITS = 20
 SHRINK = 1.0 - 1e-12
@@ -177,7 +178,7 @@ class AdaptiveClipping:
         return float(left**-0.5)
 
     def next_clip(self, clip: float, below: int, count: int, random: SecureRandom) -> float:
-        """The clip of the next round; it is private, and may be published.
+        """The clip of the next round, which a request can name; it is private, and may be published.
 
         Args:
             below: how many of the round's updates had a norm up to `clip`.
@@ -185,4 +186,4 @@ class AdaptiveClipping:
         """
         noise, below = float(random.normal(1, self.sigma_b)[0]), min(max(below, 0), count)
         share = (below - count / 2 + noise) / self.cohort + 0.5
-        return clip * math.exp(-self.rate * (share - self.quantile))
+        return min(max(clip * math.exp(-self.rate * (share - self.quantile)), LEAST_NORM), LARGEST_NORM)

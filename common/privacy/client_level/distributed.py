@@ -18,7 +18,7 @@ from common.privacy.client_level.rotation import padded_length, rotate, unrotate
 from common.privacy.client_level.rounding import largest_squared_norm, round_conditionally
 from common.privacy.client_level.samplers import Skellam
 from common.privacy.mechanisms import SecureRandom
-from common.secagg.graph import plan
+from common.secagg.graph import quorum
 from common.secagg.ring import Ring, narrowest
 
 SPREAD = 4.0
@@ -31,13 +31,13 @@ FINEST_SHARE = 16_000.0
 def noisy_survivors(members: int, colluders: int = 0) -> int:
     """How many honest devices' noise a secure sum of `members` invited devices holds at least.
 
-    `common.secagg` gives out no sum of fewer than `plan(members).quorum` devices. Colluders tell the server their noise, so it
+    `common.secagg` gives out no sum of fewer than `quorum(members)` devices. Colluders tell the server their noise, so it
     does not count.
 
     Raises:
         ConfigError: the colluders are too many for secure aggregation itself.
     """
-    left = plan(members).quorum - colluders
+    left = quorum(members) - colluders
     if colluders < 0 or 3 * colluders >= members:
         raise ConfigError(f"Secure aggregation stands fewer than a third of {members} devices that collude, not {colluders}.")
     return left

@@ -10,6 +10,7 @@ from common.errors import ConfigError, IntegrityError
 from common.privacy.accountant import Release, spent_epsilon
 from common.privacy.client_level.central import AdaptiveClipping, CentralMechanism, CentralSum, clip_to_norm
 from common.privacy.mechanisms import SecureRandom
+from common.privacy.release import LARGEST_NORM, LEAST_NORM
 
 KEY = bytes(range(32))
 
@@ -158,6 +159,8 @@ def test_the_geometric_step_is_the_papers() -> None:
     assert still.next_clip(1.0, 50, 100, SecureRandom(KEY)) == pytest.approx(1.0, abs=1e-6)
     assert still.next_clip(1.0, 100, 100, SecureRandom(KEY)) == pytest.approx(math.exp(-0.1), abs=1e-6)
     assert still.next_clip(1.0, 0, 100, SecureRandom(KEY)) == pytest.approx(math.exp(0.1), abs=1e-6)
+    assert still.next_clip(LEAST_NORM, 100, 100, SecureRandom(KEY)) == LEAST_NORM
+    assert still.next_clip(LARGEST_NORM, 0, 100, SecureRandom(KEY)) == LARGEST_NORM
 
 
 def test_the_bits_get_the_noise_that_is_accounted_for() -> None:

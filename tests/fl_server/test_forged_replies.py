@@ -1,0 +1,124 @@
+"""Replies that a device made up, sent to a real SuperLink: the server asks on, and the honest ones count."""
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.app import Message, RecordDict
+from flwr.superlink.grid import HttpGrid
+
+from fl_server import exchange as module
+from fl_server.exchange import MALFORMED, Exchange, reason_of
+from fl_server.link_state import inflated_bytes
+from fl_server.superlink import Started
+from tests.deployed import Deployed, server_app, superlink
+from tests.fl_server.test_superlink import Sender, activate, enrolled, pull, reply_to
+from tests.forged import BOMB, DEEP, SHAPES, SPOOFED, bomb, forge, name
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
+
+Device = tuple[EllipticCurvePrivateKey, int]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    with superlink(tmp_path_factory.mktemp("superlink")) as running:
+        yield running
+
+
+@pytest.fixture
+def run(deployed: Deployed) -> Iterator[tuple[Started, HttpGrid]]:
+    run = deployed.link.start_run()
+    grid = server_app(deployed, run)
+    yield run, grid
+    grid.close()
+    deployed.link.end_run(run.run_id)
+
+
+def answer(deployed: Deployed, run: Started, device: Device, shape: str = "", other: int = 0) -> None:
+    """Wait for a message, and answer it with a reply of this shape, or honestly."""
+    key, node = device
+    while not (messages := pull(deployed, key, node).messages_list):
+        time.sleep(0.05)
+    sender = Sender(deployed, key, reply_to(messages[0].metadata.message_id, run.run_id, node, np.ones(3, np.float32)))
+    if shape:
+        made = forge(shape, sender.reply, other)
+        sender.tree, sender.parts = made.tree, dict(made.parts)
+    assert sender.announce(message_id=sender.tree.object_id, ttl=20.0) == 200
+    assert {sender.send(name)[0] for name in sender.parts} == {200}
+
+
+def question(*devices: Device) -> list[Message]:
+    return [Message(RecordDict(), dst_node_id=node, message_type="train") for _, node in devices]
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != DEEP])
+def test_a_reply_that_cannot_be_read_or_is_in_anothers_name_is_its_senders_loss_alone(
+    deployed: Deployed, run: tuple[Started, HttpGrid], shape: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (started, grid), liar, honest = run, enrolled(deployed.link, "liar"), enrolled(deployed.link, "honest")
+    for key, _ in (liar, honest):
+        activate(deployed, key)
+    with ThreadPoolExecutor() as threads, caplog.at_level(logging.WARNING, "emofl.server"):
+        answers = [
+            threads.submit(answer, deployed, started, liar, shape, honest[1]),
+            threads.submit(answer, deployed, started, honest),
+        ]
+        replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(liar, honest), 20)}
+    assert [done.result() for done in answers] == [None, None]
+    assert set(replies) == {liar[1], honest[1]}
+    assert (replies[liar[1]].error.code, reason_of(replies[liar[1]])) == (MALFORMED, "malformed")
+    assert replies[honest[1]].content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
+    (said,) = (record.getMessage() for record in caplog.records if record.name == "emofl.server")
+    assert f"device {liar[1]} " in said
+    assert ("another" in said) == (shape in SPOOFED)
+
+
+def test_a_reply_that_would_burst_the_servers_memory_is_dropped_before_it_is_read(
+    deployed: Deployed, run: tuple[Started, HttpGrid]
+) -> None:
+    (started, grid), liar, honest = run, enrolled(deployed.link, "bomber"), enrolled(deployed.link, "honest")
+    for key, _ in (liar, honest):
+        activate(deployed, key)
+    with ThreadPoolExecutor() as threads:
+        answers = [threads.submit(answer, deployed, started, *who) for who in ((liar, BOMB), (honest,))]
+        replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(liar, honest), 20)}
+    assert [done.result() for done in answers] == [None, None]
+    assert replies[liar[1]].has_error()
+    assert replies[honest[1]].content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_what_arrays_come_to_counts_each_chunk_as_often_as_it_is_named() -> None:
+    parts = {name(part): part for part in bomb(1_000, 50)}
+    most = inflated_bytes(parts)
+    assert 50 * 1_000 <= most <= 50 * 1_020
+    parts |= {name(junk): junk for junk in (b"Array", b"Array  2\0{}", b"Array  1\0[", b"ArrayChunk  1\0x")}
+    assert inflated_bytes(parts) == most
+    assert inflated_bytes({name: part for name, part in parts.items() if not part.startswith(b"ArrayChunk")}) == 0
+
+
+@pytest.mark.parametrize("shape", ["no-json", "other-sender"])
+def test_such_a_reply_that_comes_late_is_dropped_like_any(
+    deployed: Deployed, run: tuple[Started, HttpGrid], shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (started, grid), liar, honest = run, enrolled(deployed.link, "late"), enrolled(deployed.link, "honest")
+    for key, _ in (liar, honest):
+        activate(deployed, key)
+    monkeypatch.setattr(module, "LOOK", 0.0)
+    exchange = Exchange(grid, 0.05)
+    assert list(exchange.ask(question(liar), 0.1)) == []
+    answer(deployed, started, liar, shape, honest[1])
+    with ThreadPoolExecutor() as threads:
+        done = threads.submit(answer, deployed, started, honest)
+        (reply,) = exchange.ask(question(honest), 20)
+    assert done.result() is None
+    assert not reply.has_error()
+    assert not exchange._late
