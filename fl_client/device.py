@@ -103,11 +103,12 @@ class Device:
         authority = self._place.authority
         if authority is not None and (objection := self.policy.strange_server(authority)):
             return self._refuse(request, "policy", objection)
-        if objection := self.policy.objection(request.privacy, secure=request.upload.secure, client_level=wish):
+        preprocessing = Preprocessing.model_validate(request.preprocessing)
+        secure, side = request.upload.secure, preprocessing.size
+        if objection := self.policy.objection(request.privacy, secure=secure, client_level=wish, side=side):
             return self._refuse(request, "policy", objection)
         # 2. The faces, and a plan that depends on their coarse number alone.
         own = self._own_head(request)
-        preprocessing = Preprocessing.model_validate(request.preprocessing)
         faces = self.faces(preprocessing)
         if len(faces) == 0:
             return self._refuse(request, "no-data", "There are no faces to train on.")
@@ -115,7 +116,7 @@ class Device:
             return self._refuse(request, "bad-request", "The server asks for other emotions than these faces are labelled with.")
         plan = make_plan(request.train, len(faces), request.round, request.rounds)
         batch = plan.sampling.expected_batch * request.train.augmentations
-        if objection := self.policy.too_much(request.privacy, plan.steps, batch, coarse_count(len(faces))):
+        if objection := self.policy.too_much(request.privacy, plan.steps, batch, coarse_count(len(faces)), side):
             return self._refuse(request, "policy", objection)
         if objection := own.objection(weights):
             return self._refuse(request, "failed", objection)

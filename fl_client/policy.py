@@ -11,6 +11,11 @@ from pydantic import Field, field_validator
 from common.config import ClientLevelRequest, PrivacyConfig, Settings
 from common.secagg.graph import SMALLEST
 
+SIDE, LARGEST_SIDE = 48, 256
+"""Of a face in pixels: the side that `largest_batch` is meant for, and the largest that is taken. The server names it, and
+whatever the batch, at least `common.privacy.dpsgd.rows.LEAST` faces are computed at once: of 256x256, 1.2 GB in the default
+network."""
+
 WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -41,7 +46,9 @@ class Policy(Settings):
         description="Ceiling of all runs' client-level epsilons together, with noise by the devices; none: no such demand.",
     )
     most_steps: int = Field(default=10_000, ge=1, description="Training steps of one round.")
-    largest_batch: int = Field(default=4096, ge=1, description="Faces of one training step, as expected.")
+    largest_batch: int = Field(
+        default=4096, ge=1, description=f"Faces of one training step, as expected; fewer if larger than {SIDE}x{SIDE} pixels."
+    )
 
     @field_validator("hours")
     @classmethod
@@ -75,17 +82,23 @@ class Policy(Settings):
             return f"The server's fingerprint {authority} is not among the servers that this device allows (allowed_servers)."
         return None
 
-    def too_much(self, wish: PrivacyConfig, steps: int, batch: float, faces: int) -> str | None:
+    def too_much(self, wish: PrivacyConfig, steps: int, batch: float, faces: int, side: int = SIDE) -> str | None:
         """Why a round is refused for this device's number of faces, or None.
 
         Args:
             steps, batch: of the round; expected examples of a step.
             faces: their coarse number, which is all that a refusal may depend on.
+            side: of a face in pixels.
         """
         if steps > self.most_steps or batch > self.largest_batch:
             return (
                 f"The server asks for {steps} steps of about {batch:.0f} faces; this device allows {self.most_steps} of "
                 f"{self.largest_batch}."
+            )
+        if batch * side**2 > self.largest_batch * SIDE**2:
+            return (
+                f"The server asks for steps of about {batch:.0f} faces of {side}x{side} pixels; this device allows "
+                f"{self.largest_batch * SIDE**2 // side**2} as large (largest_batch)."
             )
         if wish.private and wish.delta * 1.25 * faces >= 1:
             return f"The server asks for delta {wish.delta:g}, which promises nothing to each of about {faces} faces."
@@ -98,6 +111,7 @@ class Policy(Settings):
         secure: bool = True,
         cohort: int | None = None,
         client_level: ClientLevelRequest | None = None,
+        side: int = SIDE,
     ) -> str | None:
         """Why a request is refused, whatever faces there are, as a sentence for the device's owner, or None.
 
@@ -105,7 +119,10 @@ class Policy(Settings):
             secure: whether the update would go into a secure sum.
             cohort: devices whose updates would be added up, where that is known already.
             client_level: the client-level promise, if the request makes one.
+            side: of a face in pixels.
         """
+        if side > LARGEST_SIDE:
+            return f"The server asks for faces of {side}x{side} pixels; devices take up to {LARGEST_SIDE}x{LARGEST_SIDE}."
         if self.require_secure_aggregation and not secure:
             return "The server asks for this device's update by itself; this device sends it into a secure sum alone."
         if cohort is not None and cohort < self.smallest_cohort:

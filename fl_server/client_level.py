@@ -2,13 +2,16 @@
 
 `fl_server.rounds` has one per run.
 Central mode trusts this server with its noise. In distributed mode the sum arrives noisy, and this only counts what it costs.
+Devices reckon for themselves, with as many as have trained (`common.sum_encoding.NoiseShares.check`): what they would refuse is
+not asked for.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Self, TypedDict
+from functools import cache
+from typing import NotRequired, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +26,19 @@ from common.privacy.client_level.accounting import (
     calibrate_client_noise,
     calibrate_distributed,
     client_epsilon,
+    epsilon_of,
 )
 from common.privacy.client_level.central import AdaptiveClipping, CentralMechanism, CentralSum
 from common.privacy.client_level.distributed import DistributedMechanism, noisy_survivors
 from common.privacy.mechanisms import SecureRandom
+from common.secagg.graph import SMALLEST
 from fl_server.secure_round import SecureSum
 
 MARGIN = 1.01
-"""On the noise of a distributed sum: a device that drops out before the sum changes the grid, and so the cost, a little."""
+"""Noise grows in such steps; and in a distributed run it begins one above the least, so that it seldom has to."""
+
+SPARE = 1.05
+"""So much more noise a distributed run may begin with for rounds in which most devices drop out before the sum."""
 
 
 class Cost(TypedDict):
@@ -43,6 +51,8 @@ class Cost(TypedDict):
         clients: devices there were.
         released: whether a mean left the round.
         next_clip: C of the next round.
+        members: devices that a released distributed sum was agreed on with, those that had trained: its grid and its cost follow
+            from them. Records of earlier versions do not have it.
     """
 
     noise_multiplier: float
@@ -51,6 +61,7 @@ class Cost(TypedDict):
     clients: int
     released: bool
     next_clip: float
+    members: NotRequired[int]
 
 
 @dataclass
@@ -81,16 +92,21 @@ class ClientLevel:
         if config.mode == "none":
             return None
         found = cls(config, length, rounds, clip=config.clip)
+        dearest = cache(found._dearest)
         for cost in costs:
-            found.noise_multiplier, found.clip = cost["noise_multiplier"], cost["next_clip"]
+            z = found.noise_multiplier = cost["noise_multiplier"]
+            found.clip = cost["next_clip"]
             if cost["released"]:
-                found.spent.append(found._price(cost["noise_multiplier"], cost["cohort"], cost["clients"], 1))
+                members = cost.get("members") or dearest(z, cost["cohort"])
+                found.spent.append(found._price(z, members, cost["clients"], 1))
         return found
 
     def begin(self, done: int, cohort: int, clients: int) -> ClientLevelRequest:
         """What the round's devices are asked for.
 
-        The noise is chosen in the first round, for all; should other cohorts make the rest cost more, it grows.
+        The noise is chosen in the first round, for all; should other cohorts make the rest cost more, it grows. It never falls.
+        A distributed sum stands as many dropouts before it as in it: the noise is enough in the eyes of every device, however
+        many of the cohort have trained, from `noisy_survivors` on; for fewer where that takes no more than `SPARE`.
 
         Args:
             done: rounds before this one.
@@ -98,15 +114,15 @@ class ClientLevel:
             clients: devices there are.
 
         Raises:
-            PrivacyError: no useful noise keeps the run within its budget.
+            PrivacyError: no useful noise keeps the run within its budget; nothing was asked of any device.
             ConfigError: adaptive clipping needs a larger cohort, in the first round; in a later one the clip stays as it is.
         """
         left = max(1, self.rounds - done)
-        z = self._grown(self.noise_multiplier or self._calibrated(cohort, clients), cohort, clients, left)
+        z = self._chosen(cohort, clients, left)
         if z is None:
             raise PrivacyError(
-                f"The client-level budget of epsilon {self.config.epsilon:g} is all but spent after {done} of {self.rounds} "
-                "rounds: no useful noise fits into what is left."
+                f"No useful noise keeps the client-level epsilon at {self.config.epsilon:g} with {cohort} devices: it is all but "
+                f"spent after {done} of {self.rounds} rounds, or takes more devices or more than {self.config.bits} bits."
             )
         if self.config.adaptive and self.noise_multiplier is None:
             self._adaptive(cohort).update_noise(z)
@@ -137,7 +153,7 @@ class ClientLevel:
     def release(self, found: SecureSum) -> NDArray[np.float64]:
         """The mean update of a secure sum: noisy, and the only thing that may leave the round."""
         if self.config.mode == "distributed":
-            self._count()
+            self._count(found.members)
             return found.decoded.total / found.survivors
         collected = self.central_sum(found.decoded.step)
         collected.add_sum(found.decoded.total, found.decoded.below or 0, found.survivors)
@@ -162,10 +178,12 @@ class ClientLevel:
             raise RunError("A round's mean is released once, after the round has begun.")
         return self.cost
 
-    def _count(self) -> None:
+    def _count(self, members: int | None = None) -> None:
         cost = self._current()
-        self.spent.append(self._price(cost["noise_multiplier"], cost["cohort"], cost["clients"], 1))
+        self.spent.append(self._price(cost["noise_multiplier"], members or cost["cohort"], cost["clients"], 1))
         self.cost = Cost(**(cost | {"released": True, "next_clip": self.clip}))
+        if members is not None:
+            self.cost["members"] = members
 
     def _follows(self, cost: Cost) -> bool:
         """Whether the clip follows the norms in this round: noise on the bits, which shrinks with the cohort, must fit into z."""
@@ -183,24 +201,57 @@ class ClientLevel:
         # A cohort that is drawn in secret would cost less, but how many of it answered is published, and members see its list.
         return CentralRounds(z, cohort / clients, rounds, "known")
 
-    def _grown(self, z: float, cohort: int, clients: int, left: int) -> float | None:
-        """`z` if the budget then lasts for `left` such rounds, else the least `z * MARGIN**k` with which it does, if any."""
+    def _chosen(self, cohort: int, clients: int, left: int) -> float | None:
+        """z of the next of `left` rounds, if any keeps the promise."""
+        config, distributed, begun = self.config, self.config.mode == "distributed", self.noise_multiplier
+        spent = np.sum([part.curve() for part in self.spent], axis=0)
 
-        def lasts(steps: int) -> bool:
-            cost = self._price(z * MARGIN**steps, cohort, clients, left)
-            return client_epsilon([*self.spent, cost], self.config.delta) <= self.config.epsilon
+        def enough(z: float, fewest: int) -> bool:
+            for members in range(fewest, cohort + 1):
+                one = self._price(z, members, clients, 1).curve()
+                found = [spent + left * one] + [self.rounds * one] * distributed  # a device takes all rounds to be like its own
+                if any(epsilon_of(curve, config.delta) > config.epsilon for curve in found):
+                    return False
+            return True
 
-        if lasts(0):
-            return z
-        useful = max(1, int(math.log(LARGEST_NOISE / z) / math.log(MARGIN)) + 1)
-        low, high = 0, 1
-        while high < useful and not lasts(high):  # doubling stays near the answer, where the accountants are at home
-            low, high = high, 2 * high
-        steps = bisect_left(range(useful), True, lo=min(low + 1, useful), hi=min(high, useful), key=lasts)
-        return z * MARGIN**steps if steps < useful else None
+        quorum = noisy_survivors(cohort) if distributed else cohort
+        if begun:
+            return grown(begun, lambda z: enough(z, quorum)) or grown(begun, lambda z: enough(z, cohort))
+        first = grown(self._calibrated(cohort, clients), lambda z: enough(z, quorum))
+        if first is None or not distributed:
+            return first
+        fewest = bisect_left(range(quorum), True, lo=SMALLEST, key=lambda members: enough(first * SPARE, members))
+        return grown(first, lambda z: enough(z, fewest))
+
+    def _dearest(self, z: float, cohort: int) -> int:
+        """Of how many members a sum costs most that devices did not refuse."""
+        if self.config.mode != "distributed":
+            return cohort
+        of = {
+            members: epsilon_of(self._price(z, members, cohort, self.rounds).curve(), self.config.delta)
+            for members in range(SMALLEST, cohort + 1)
+        }
+        taken = [members for members in of if of[members] <= self.config.epsilon * (1 + 1e-9)]
+        return max(taken, key=lambda members: of[members], default=cohort)
 
     def _calibrated(self, cohort: int, clients: int) -> float:
         epsilon, delta = self.config.epsilon, self.config.delta
         if self.config.mode == "distributed":
             return MARGIN * calibrate_distributed(self._mechanism(1.0, cohort), epsilon, delta, self.rounds).noise_multiplier
         return calibrate_client_noise(epsilon, delta, self.rounds, cohort / clients, "known")
+
+
+def grown(z: float, enough: Callable[[float], bool]) -> float | None:
+    """The least `z * MARGIN**k` that is enough; None where no useful noise is."""
+    if enough(z):
+        return z
+    useful = max(1, int(math.log(LARGEST_NOISE / z) / math.log(MARGIN)) + 1)
+
+    def lasts(steps: int) -> bool:
+        return enough(z * MARGIN**steps)
+
+    low, high = 0, 1
+    while high < useful and not lasts(high):  # doubling stays near the answer, where the accountants are at home
+        low, high = high, 2 * high
+    steps = bisect_left(range(useful), True, lo=min(low + 1, useful), hi=min(high, useful), key=lasts)
+    return z * MARGIN**steps if steps < useful else None

@@ -45,6 +45,17 @@ class Plan:
     quorum: int
 
 
+def quorum(members: int) -> int:
+    """`Plan.quorum` by itself: the rest takes long in large cohorts.
+
+    Raises:
+        PrivacyError: fewer than three members.
+    """
+    if members < SMALLEST:
+        raise PrivacyError(f"Secure aggregation needs at least {SMALLEST} devices, not {members}.")
+    return 2 * members // 3 + 1
+
+
 @functools.cache
 def plan(members: int) -> Plan:
     """The plan of a cohort.
@@ -59,9 +70,7 @@ def plan(members: int) -> Plan:
     Raises:
         PrivacyError: fewer than three members.
     """
-    if members < SMALLEST:
-        raise PrivacyError(f"Secure aggregation needs at least {SMALLEST} devices, not {members}.")
-    quorum = 2 * members // 3 + 1
+    survivors = quorum(members)
     corrupt, alive = members * CORRUPT_PERCENT // 100, members - -(-members * DROPPED_PERCENT // 100)
     for half in range(2, (members - 1) // 2 if members > COMPLETE_UP_TO else 0):
         window = least_unlikely(members, corrupt, half, members, SECURITY_BITS + 1)
@@ -69,8 +78,8 @@ def plan(members: int) -> Plan:
         if is_unlikely_below(window, members, alive, half, members, CORRECTNESS_BITS + 1) and is_unlikely_below(
             threshold, members - 1, alive - 1, 2 * half, members, CORRECTNESS_BITS + 1
         ):
-            return Plan(members, 2 * half, threshold, window, quorum)
-    return Plan(members, members - 1, quorum, 0, quorum)
+            return Plan(members, 2 * half, threshold, window, survivors)
+    return Plan(members, members - 1, survivors, 0, survivors)
 
 
 def least_unlikely(population: int, marked: int, drawn: int, union: int, bits: int) -> int:

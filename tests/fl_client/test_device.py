@@ -149,6 +149,22 @@ def test_no_faces_is_a_refusal(tmp_path: Path) -> None:
     assert (reply.status, reply.reason) == ("refused", "no-data")
 
 
+def test_faces_too_large_for_the_memory_are_refused_before_any_is_read_or_paid_for(tmp_path: Path) -> None:
+    read: list[Preprocessing] = []
+
+    def source(preprocessing: Preprocessing) -> FaceSet:
+        read.append(preprocessing)
+        return faces()
+
+    own = device(tmp_path, source=source, largest_batch=100)
+    for side in (512, 240):  # the second: a few too many pixels in all
+        asked = request().model_copy(update={"preprocessing": Preprocessing(size=side).model_dump()})
+        reply, _ = own.answer(asked, weights())
+        assert (reply.status, reply.reason) == ("refused", "policy")
+        assert [preprocessing.size for preprocessing in read] == [240] * (side == 240)
+    assert not Ledger(own.ledger).entries
+
+
 def test_a_tampered_ledger_stops_training(tmp_path: Path) -> None:
     own = device(tmp_path)
     own.answer(request(), weights())

@@ -68,6 +68,27 @@ def test_servers_that_are_not_listed_are_strange_and_without_a_list_none_is() ->
     assert "allowed_servers" in str(listed.strange_server("cd" * 32))
 
 
+@pytest.mark.parametrize(
+    ("batch", "side", "words"),
+    [
+        (4096.0, 48, None),
+        (2304.0, 64, None),
+        (2305.0, 64, "allows 2304 as large"),
+        (144.0, 256, None),
+        (145.0, 256, "about 145 faces of 256x256 pixels"),
+        (4097.0, 16, "allows 10000 of 4096"),
+    ],
+)
+def test_a_step_has_as_many_pixels_as_the_owner_allows_faces(batch: float, side: int, words: str | None) -> None:
+    objection = Policy().too_much(WISH, 1, batch, 100, side)
+    assert objection is None if words is None else words in str(objection)
+
+
+def test_faces_of_which_a_few_fill_the_memory_are_refused() -> None:
+    assert Policy().objection(WISH, side=256) is None
+    assert "512x512 pixels; devices take up to 256x256" in str(Policy().objection(WISH, side=512))
+
+
 def test_a_small_cohort_and_an_update_in_the_clear_are_refused() -> None:
     assert Policy().objection(WISH) is None
     assert "cohort of 4" in str(Policy(smallest_cohort=5).objection(WISH, cohort=4))

@@ -35,7 +35,6 @@ BATCH = 4.0
 NORM_BOUND = 1e-4
 """By so much a sum may be off since a large layer's norm is bounded from above, and not only computed."""
 LIGHT = ("mobilenet_v3_small_050", "mobilenet_v2_025")
-HEAVY = tuple(name for name in VARIANTS if name not in LIGHT)
 
 
 def engine(model: nn.Module, clipping_norm: float = 1.0, noise_multiplier: float = 0.0) -> BookkeepingGradients:

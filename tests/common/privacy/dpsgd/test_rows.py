@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.config import ModelConfig
 from common.emotions import EMOTIONS_7
 from common.errors import ModelError
+from common.privacy.dpsgd import bookkeeping
 from common.privacy.dpsgd import rows as module
 from common.privacy.dpsgd.bookkeeping import BookkeepingGradients, even_examples, recorded_is_steady
 from common.privacy.dpsgd.opacus_engine import OpacusGradients
@@ -169,6 +170,28 @@ def test_a_few_faces_at_a_time_give_the_same_sum(
         sums.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone())
         engine.close()
     assert relative(sums[1], sums[0]) < 1e-5
+
+
+@pytest.mark.parametrize("augmentations", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 16, 37])
+def test_no_more_pixels_than_memory_has_room_for_are_computed_at_once_and_the_sum_is_the_same(
+    count: int, augmentations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(SMALL).train()
+    select_trainable(model, "full")
+    inputs, targets = (values.float() for values in faces(count * augmentations))
+    passes: list[int] = []
+    model.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    sums, most = [], 18 if augmentations == 3 else 16
+    for pixels in (bookkeeping.AT_ONCE, most * inputs[0].numel() if count else 1):
+        monkeypatch.setattr(bookkeeping, "AT_ONCE", pixels)
+        engine = BookkeepingGradients(model, clipping_norm=0.5, noise_multiplier=0.0, expected_batch=4.0, random=SecureRandom())
+        engine.compute(inputs, targets, summed_loss, augmentations)
+        sums.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone())
+        engine.close()
+    assert len(passes) == (0 if not count else 1 - (-count * augmentations // most))
+    assert max(passes[1:], default=0) <= most
+    assert torch.equal(*sums) if not count else relative(sums[1], sums[0]) < 1e-5
 
 
 def test_a_blank_row_that_overflows_spoils_nobody() -> None:
