@@ -14,7 +14,10 @@ from common.secagg.graph import SMALLEST
 SIDE, LARGEST_SIDE = 48, 256
 """Of a face in pixels: the side that `largest_batch` is meant for, and the largest that is taken. The server names it, and
 whatever the batch, at least `common.privacy.dpsgd.rows.LEAST` faces are computed at once: of 256x256, 1.2 GB in the default
-network."""
+network with one thread."""
+LARGEST_OPACUS = 512
+"""Faces of `SIDE` in a step by Opacus, whatever `largest_batch` says: it keeps each face's gradient of every weight at once, 12
+MB a face for the default network, where book-keeping computes in parts."""
 
 WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
@@ -95,10 +98,12 @@ class Policy(Settings):
                 f"The server asks for {steps} steps of about {batch:.0f} faces; this device allows {self.most_steps} of "
                 f"{self.largest_batch}."
             )
-        if batch * side**2 > self.largest_batch * SIDE**2:
+        whole = wish.private and wish.engine == "opacus"
+        most = min(self.largest_batch, LARGEST_OPACUS if whole else self.largest_batch) * SIDE**2 // side**2
+        if batch > most:
             return (
                 f"The server asks for steps of about {batch:.0f} faces of {side}x{side} pixels; this device allows "
-                f"{self.largest_batch * SIDE**2 // side**2} as large (largest_batch)."
+                f"{most} as large " + ("with Opacus's engine." if whole else "(largest_batch).")
             )
         if wish.private and wish.delta * 1.25 * faces >= 1:
             return f"The server asks for delta {wish.delta:g}, which promises nothing to each of about {faces} faces."

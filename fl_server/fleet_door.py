@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from common.flower_log import PROVOKED
 from fl_server.gate import Headers, Refusal, Route
-from fl_server.link_state import LinkState
+from fl_server.link_state import MOST_OBJECTS, LinkState
 from fl_server.replies import Busy, Replies, TooMuch
 from fl_server.seats import Seats
 
@@ -28,8 +28,6 @@ FLEET = "/v1/fleet/"
 PUSH_MESSAGES, PUSH_OBJECT, ACTIVATE = FLEET + "push-messages", FLEET + "push-object", FLEET + "activate-node"
 UPLOADS, UPLOADS_EACH = 128, 4
 """Objects under way at a time, of all devices and of one; Flower's client sends two, and tries again when it is told to wait."""
-MOST_OBJECTS = 2_000
-"""Objects that one reply may consist of; the largest network has a few hundred arrays, in pieces of at most 5 MiB."""
 MOST_TEXT = 64
 """Characters of a name that is not an object's: Flower writes them to its database and its log."""
 

@@ -6,28 +6,33 @@ flwr 1.41.0 is pinned; `tests/fl_server/test_superlink.py` holds it to what is r
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Array, Message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
     get_object_children_ids_from_object_content,
     get_object_type_from_object_content,
-    iterate_object_tree,
 )
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession, ObjectPushSessionRoot
 from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes, Node
-from flwr.supercore.utils import uint64_to_int64
+from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
-from sqlalchemy import delete, event, select
+from sqlalchemy import delete, event, select, update
 
 log = logging.getLogger("emofl.server")
+
+MOST_OBJECTS, DEEPEST = 2_000, 10
+"""Objects that one reply may consist of, and within each other: the largest network has a few hundred arrays, in pieces of at
+most 5 MiB, each in an array, a record, a dictionary and the message."""
 
 LOCK_SECONDS = 30
 """For which a request waits for its turn to write."""
@@ -65,19 +70,55 @@ class LinkState(SqlLinkState):
         uploading = _uploading(MessageRes.reply_to_message_id).where(
             MessageRes.reply_to_message_id.in_(message_ids), ObjectPushSession.expires_at > now()
         )
+        replies = select(MessageRes.reply_to_message_id, MessageRes.message_id, MessageRes.src_node_id).where(
+            MessageRes.reply_to_message_id.in_(message_ids), MessageRes.delivered_at == ""
+        )
         with self.session() as session:
-            found = super().get_message_res(message_ids - set(session.scalars(uploading)), run_id)
-        return [reply for reply in found if reply.has_error() or self._fits(reply)]
+            absent = set(session.scalars(uploading))
+            come = [
+                (str(asked), str(name), int(node or 0)) for asked, name, node in session.execute(replies) if asked not in absent
+            ]
+        seen = set()
+        for asked, name, node in come:
+            # Whatever the envelope says: the ServerApp reads the objects of a reply that calls itself an error, too.
+            size = self._inflated(name)
+            if size is None:
+                absent.add(asked)
+            elif size <= self.most_bytes(run_id):
+                seen.add(name)
+            else:
+                log.warning("the reply of device %d takes more memory than its run allows: dropped", int64_to_uint64(node))
+                self.drop_reply(int64_to_uint64(node), name)
+        found = super().get_message_res(message_ids - absent, run_id)
+        if unseen := {reply.metadata.message_id for reply in found} - seen:  # announced only now, or made by Flower itself
+            again = update(MessageRes).where(MessageRes.message_id.in_(unseen)).values(delivered_at="")
+            with self.session() as session:
+                waiting = set(session.scalars(again.returning(MessageRes.message_id)))
+            found = [reply for reply in found if reply.metadata.message_id not in waiting]
+        return found
 
-    def _fits(self, reply: Message) -> bool:
-        name, node = reply.metadata.message_id, reply.metadata.src_node_id
-        parts = {part.object_id for part in iterate_object_tree(self.object_store.get_object_tree(name))}
-        contents = {part: content for part in parts if (content := self.object_store.get(part))}
-        if inflated_bytes(contents) <= (most := self.most_bytes(reply.metadata.run_id)):
-            return True
-        log.warning("the reply of device %d would take more than %d bytes of memory, and is dropped", node, most)
-        self.drop_reply(node, name)
-        return False
+    def _inflated(self, root: str) -> float | None:
+        """What a reply comes to, as `inflated_bytes`; None while some is not there, infinite if more or deeper than one may be.
+
+        An object keeps the children of its first announcement. So a reply may be tied to parts of an earlier one that never come,
+        for which the ServerApp would wait, or by which Flower, which goes down recursively, would fail.
+        """
+        kept: Any = self.object_store
+        contents: dict[str, bytes] = {}
+        waiting, seen = [(root, 0)], 0
+        with kept.lock_store:
+            while waiting:
+                name, depth = waiting.pop()
+                entry, seen = kept.store.get(name), seen + 1
+                if seen > MOST_OBJECTS or depth > DEEPEST:
+                    return math.inf
+                if entry is None:  # deleted: Flower answers that the reply is lost
+                    return 0.0
+                if not entry.is_available:
+                    return None
+                contents[name] = entry.content
+                waiting.extend((child, depth + 1) for child in entry.child_object_ids)
+        return inflated_bytes(contents)
 
     def was_enrolled(self, key: bytes) -> bool:
         """Whether a device with this key (PEM) was ever known, though it may be revoked."""
@@ -130,14 +171,19 @@ class LinkState(SqlLinkState):
             session.execute(delete(MessageIns).where(MessageIns.run_id == uint64_to_int64(run_id)))
 
 
-def inflated_bytes(contents: Mapping[str, bytes]) -> int:
-    """What the arrays among a reply's objects, by name, come to once Flower joins their chunks; unreadable ones are left out."""
-    total = 0
+def inflated_bytes(contents: Mapping[str, bytes]) -> float:
+    """What the arrays among a reply's objects, by name, come to once Flower joins their chunks; unreadable ones are left out.
+
+    Flower joins the data of whatever an array calls its chunks, of other arrays too, and so on: infinitely many, here.
+    """
+    total = 0.0
     for content in contents.values():
         try:
             if get_object_type_from_object_content(content) == Array.__qualname__:
-                chunks = get_object_children_ids_from_object_content(content)
-                total += sum(len(contents[chunks[at]]) for at in json.loads(get_object_body(content, Array))["arraychunk_ids"])
+                named = get_object_children_ids_from_object_content(content)
+                chunks = [contents[named[at]] for at in json.loads(get_object_body(content, Array))["arraychunk_ids"]]
+                kinds = {get_object_type_from_object_content(chunk) for chunk in chunks}
+                total += sum(map(len, chunks)) if kinds <= {ArrayChunk.__qualname__} else math.inf
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             continue
     return total

@@ -32,22 +32,23 @@ DEEP = "deep"
 UNREADABLE = ("no-json", "no-message", "no-content", "no-child", DEEP)
 SPOOFED = ("other-sender", "other-run", "other-question")
 SHAPES = (*UNREADABLE, *SPOOFED)
-BOMB = "bomb"
-"""An array of 50 kB that names one chunk ten thousand times."""
+BOMB, NESTED = "bomb", "nested bomb"
+"""An array that names one chunk ten thousand times; and an array of arrays that does."""
 
 
 def forge(shape: str, honest: Message, other: int = 0) -> Forged:
     """The reply `honest`, made up anew.
 
     Args:
-        shape: of `SHAPES`, or `BOMB`.
+        shape: of `SHAPES`, `BOMB` or `NESTED`.
         other: node id of the device in whose name it is.
     """
     if shape in SPOOFED:
         return _signed_by_another(shape, honest, other)
     body = honest.deflate().split(b"\0", 1)[1]
-    if shape == BOMB:
-        return _sent(*bomb(), _object("Message", name(bomb()[-1]), body))
+    if shape in (BOMB, NESTED):
+        parts = bomb(nested=shape == NESTED)
+        return _sent(*parts, _object("Message", name(parts[-1]), body))
     if shape == "no-message":
         return _sent(_object("RecordDict", "", b"{}"))
     if shape == "no-content":
@@ -64,11 +65,12 @@ def _object(kind: str, child: str, body: bytes) -> bytes:
     return f"{kind} {child} {len(body)}".encode() + b"\0" + body
 
 
-def bomb(chunk: int = 20_000, times: int = 10_000) -> list[bytes]:
-    """A record of one array of `chunk` x `times` bytes, and what it is made of."""
-    parts = [_object("ArrayChunk", "", bytes(chunk))]
-    array = {"dtype": "uint8", "shape": [chunk * times], "stype": "numpy.ndarray", "arraychunk_ids": [0] * times}
-    parts.append(_object("Array", name(parts[-1]), json.dumps(array).encode()))
+def bomb(chunk: int = 20_000, times: int = 10_000, nested: bool = False) -> list[bytes]:
+    """A record of one array of `chunk` x `times` bytes, and what it is made of; nested: the same out of a tenth of the chunk."""
+    parts = [_object("ArrayChunk", "", bytes(chunk // 10 if nested else chunk))]
+    for often in (times // 100, 1_000) if nested else (times,):
+        array = {"dtype": "uint8", "shape": [chunk * times], "stype": "numpy.ndarray", "arraychunk_ids": [0] * often}
+        parts.append(_object("Array", name(parts[-1]), json.dumps(array).encode()))
     parts.append(_object("ArrayRecord", name(parts[-1]), json.dumps({"update": name(parts[-1])}).encode()))
     parts.append(_object("RecordDict", name(parts[-1]), json.dumps({"update": name(parts[-1])}).encode()))
     return parts

@@ -84,6 +84,13 @@ def test_a_step_has_as_many_pixels_as_the_owner_allows_faces(batch: float, side:
     assert objection is None if words is None else words in str(objection)
 
 
+def test_a_step_by_opacus_has_fewer() -> None:
+    opacus = WISH.model_copy(update={"engine": "opacus"})
+    assert Policy().too_much(opacus, 1, 512.0, 100) is None
+    assert "allows 512 as large with Opacus" in str(Policy().too_much(opacus, 1, 513.0, 100))
+    assert "allows 288 as large" in str(Policy().too_much(opacus, 1, 289.0, 100, 64))
+
+
 def test_faces_of_which_a_few_fill_the_memory_are_refused() -> None:
     assert Policy().objection(WISH, side=256) is None
     assert "512x512 pixels; devices take up to 256x256" in str(Policy().objection(WISH, side=512))

@@ -1,6 +1,7 @@
 """Replies that a device made up, sent to a real SuperLink: the server asks on, and the honest ones count."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message, RecordDict
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.superlink.grid import HttpGrid
 
 from fl_server import exchange as module
@@ -16,8 +18,8 @@ from fl_server.exchange import MALFORMED, Exchange, reason_of
 from fl_server.link_state import inflated_bytes
 from fl_server.superlink import Started
 from tests.deployed import Deployed, server_app, superlink
-from tests.fl_server.test_superlink import Sender, activate, enrolled, pull, reply_to
-from tests.forged import BOMB, DEEP, SHAPES, SPOOFED, bomb, forge, name
+from tests.fl_server.test_superlink import Sender, activate, asked, enrolled, pull, reply_to
+from tests.forged import BOMB, DEEP, NESTED, SHAPES, SPOOFED, bomb, forge, name
 
 pytestmark = [
     pytest.mark.network,
@@ -50,9 +52,9 @@ def answer(deployed: Deployed, run: Started, device: Device, shape: str = "", ot
         time.sleep(0.05)
     sender = Sender(deployed, key, reply_to(messages[0].metadata.message_id, run.run_id, node, np.ones(3, np.float32)))
     if shape:
-        made = forge(shape, sender.reply, other)
+        made = forge(shape.partition(" called")[0], sender.reply, other)
         sender.tree, sender.parts = made.tree, dict(made.parts)
-    assert sender.announce(message_id=sender.tree.object_id, ttl=20.0) == 200
+    assert sender.announce(error="called an error" in shape, message_id=sender.tree.object_id, ttl=20.0) == 200
     assert {sender.send(name)[0] for name in sender.parts} == {200}
 
 
@@ -82,18 +84,55 @@ def test_a_reply_that_cannot_be_read_or_is_in_anothers_name_is_its_senders_loss_
     assert ("another" in said) == (shape in SPOOFED)
 
 
+@pytest.mark.parametrize("shape", [BOMB, NESTED, f"{BOMB} called an error"])
 def test_a_reply_that_would_burst_the_servers_memory_is_dropped_before_it_is_read(
-    deployed: Deployed, run: tuple[Started, HttpGrid]
+    deployed: Deployed, run: tuple[Started, HttpGrid], shape: str
 ) -> None:
     (started, grid), liar, honest = run, enrolled(deployed.link, "bomber"), enrolled(deployed.link, "honest")
     for key, _ in (liar, honest):
         activate(deployed, key)
     with ThreadPoolExecutor() as threads:
-        answers = [threads.submit(answer, deployed, started, *who) for who in ((liar, BOMB), (honest,))]
+        answers = [threads.submit(answer, deployed, started, *who) for who in ((liar, shape), (honest,))]
         replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(liar, honest), 20)}
     assert [done.result() for done in answers] == [None, None]
     assert replies[liar[1]].has_error()
+    assert replies[liar[1]].error.code != MALFORMED, "it was read"
     assert replies[honest[1]].content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("depth", [1, 60])
+def test_a_reply_tied_to_parts_that_never_come_is_not_read_and_the_honest_ones_are(
+    deployed: Deployed, run: tuple[Started, HttpGrid], depth: int
+) -> None:
+    """An object keeps the children of its first announcement; Flower would wait for them, or go down too deep."""
+    (started, grid), liar, honest = run, enrolled(deployed.link, "tied"), enrolled(deployed.link, "honest")
+    activate(deployed, honest[0])
+    parts = [f"ArrayChunk  {len(str(at))}\0{at}".encode() for at in range(depth)]
+    first = asked(deployed, grid, *liar)
+    tower = ObjectTree(object_id=name(b"never sent"))
+    for part in parts:
+        tower = ObjectTree(object_id=name(part), children=[tower])
+    earlier = Sender(deployed, liar[0], reply_to(first, started.run_id, liar[1], np.ones(3, np.float32)))
+    assert earlier.announce(ObjectTree(object_id=earlier.tree.object_id, children=[tower])) == 200
+
+    def tied() -> None:
+        while not (messages := pull(deployed, *liar).messages_list):
+            time.sleep(0.05)
+        reply = reply_to(messages[0].metadata.message_id, started.run_id, liar[1], np.full(3, 7, np.float32))
+        sender = Sender(deployed, liar[0], reply)
+        sender.parts |= {name(parts[-1]): parts[-1]}
+        tree = ObjectTree(
+            object_id=sender.tree.object_id, children=[*sender.tree.children, ObjectTree(object_id=name(parts[-1]))]
+        )
+        assert sender.announce(tree, ttl=20.0) == 200
+        assert {sender.send(part)[0] for part in sender.parts} == {200}
+
+    with ThreadPoolExecutor() as threads:
+        answers = [threads.submit(tied), threads.submit(answer, deployed, started, honest)]
+        (reply,) = Exchange(grid, 0.05).ask(question(liar, honest), 6)
+    assert [done.result() for done in answers] == [None, None]
+    assert reply.metadata.src_node_id == honest[1]
+    assert reply.content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
 
 
 def test_what_arrays_come_to_counts_each_chunk_as_often_as_it_is_named() -> None:
@@ -103,6 +142,7 @@ def test_what_arrays_come_to_counts_each_chunk_as_often_as_it_is_named() -> None
     parts |= {name(junk): junk for junk in (b"Array", b"Array  2\0{}", b"Array  1\0[", b"ArrayChunk  1\0x")}
     assert inflated_bytes(parts) == most
     assert inflated_bytes({name: part for name, part in parts.items() if not part.startswith(b"ArrayChunk")}) == 0
+    assert inflated_bytes({name(part): part for part in bomb(1_000, 500, nested=True)}) == math.inf
 
 
 @pytest.mark.parametrize("shape", ["no-json", "other-sender"])

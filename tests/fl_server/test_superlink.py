@@ -337,9 +337,12 @@ class Sender:
             self.parts = {name: part.deflate() for name, part in get_all_nested_objects(reply).items()}
         self.session = ""
 
-    def announce(self, tree: ObjectTree | None = None, **changed: Any) -> int:
-        """Status of the answer; `changed` are fields of the envelope's metadata."""
+    def announce(self, tree: ObjectTree | None = None, error: bool = False, **changed: Any) -> int:
+        """Status of the answer; `error`: the envelope says that it is one; `changed` are fields of its metadata."""
         envelope = message_to_proto(remove_content_from_message(self.reply))
+        if error:
+            envelope.ClearField("content")
+            envelope.error.code = 1
         for name, value in changed.items():
             setattr(envelope.metadata, name, value)
         request = PushMessagesRequest(node=self.node, messages_list=[envelope], message_object_trees=[tree or self.tree])
