@@ -1,1 +1,1 @@
-"""Programs that measure; each prints a table and one line of JSON. Nothing imports them."""
+"""Programs that measure; each prints tables, and most end with one line of JSON. The product imports none of them."""

@@ -5,7 +5,7 @@ reports means over seeds with 95 % intervals. That takes days on two cores: choo
 the same command goes on. Needs fer2013.csv with fer2013new.csv beside it.
 """
 
-import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +15,14 @@ from rich.table import Table
 
 from benchmarks.accuracy_cells import CELLS, Cell
 from benchmarks.accuracy_claims import missed_claims
+from benchmarks.accuracy_evened import SHARES, even_out, score_shares
 from benchmarks.accuracy_figures import begun, gather, merge, read_complete, read_figures, started_from
 from benchmarks.accuracy_page import FIGURES, publish, read_page
-from benchmarks.accuracy_plot import plot_groups
-from benchmarks.accuracy_results import Heads, Line, make_heads, make_lines, show_heads, show_lines
+from benchmarks.accuracy_plot import plot_groups, plot_heads
+from benchmarks.accuracy_results import Heads, Line, Spread, make_heads, make_lines, show_heads, show_lines
 from benchmarks.conclusion import conclude
+from benchmarks.real_data import Data, find_data
 from common.allocator import keep_freed_memory
-from common.config import make_config
 from common.console import command_line, out, run_command_line
 from common.errors import ConfigError, RunError
 from common.files import write_atomic
@@ -34,29 +35,18 @@ PLACES: Any = {"init": True, "data": {"path"}, "server": {"keep_models"}}
 """Settings that may differ between two calls: where the base and the faces lie, and what stays on the disk."""
 
 
-def find_data(given: Path | None) -> Path:
-    """fer2013.csv: what was given, or in $EMOFL_DATA.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    folder = os.environ.get("EMOFL_DATA")
-    path = given or (Path(folder) / "fer2013.csv" if folder else None)
-    if path is None or not path.exists() or not path.with_name("fer2013new.csv").exists():
-        raise ConfigError("Name the faces: --data fer2013.csv, with fer2013new.csv beside it, or put both into $EMOFL_DATA.")
-    return path.resolve()
-
-
 def shipped(data: Path) -> dict[str, dict[str, float]]:
     """Scores of the shipped base on PrivateTest, by label set, computed anew from its weights.
 
     `prior_corrected` is what a shift of class priors alone makes of the same logits, see `models.prior`. Figures whose names
-    begin with `unseen_` leave out the faces that are, pixel for pixel, among the Training rows too.
+    begin with `unseen_` leave out the faces that are, pixel for pixel, among the Training rows too. `share_0.5_accuracy`: with
+    that share of the public class frequencies taken out of the answers, as `fl-client webcam --even-classes` does.
     """
     from scipy.special import softmax
 
     from common.emotions import EMOTIONS_7, EMOTIONS_8
     from common.parameters import write_parameters
+    from models.class_counts import BASE, FER2013
     from models.evaluate import judge
     from models.faces.faceset import one_hot
     from models.mobilenet import build_model
@@ -69,9 +59,7 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
     test, copies = splits.test, splits.test.copies_of(splits.training)
     found: dict[str, dict[str, float]] = {}
     for name, classes in (("ferplus", EMOTIONS_8), ("fer2013", EMOTIONS_7)):
-        config = make_config(
-            {"model": {"name": base.manifest.variant, "stem_stride": base.manifest.stem_stride, "classes": classes}}
-        ).model
+        config = base.manifest.config(classes)
         model = build_model(config)
         write_parameters(model, base.weights(config))
         rows = test.voted if name == "ferplus" else np.ones(len(test), dtype=bool)
@@ -86,6 +74,9 @@ def shipped(data: Path) -> dict[str, dict[str, float]]:
                 f"{prefix}balanced_accuracy": scores.balanced_accuracy,
                 f"{prefix}prior_corrected": corrected_accuracy(softmax(logits[some], axis=1), labels[some]),
             }
+        counts = np.array([(BASE if name == "ferplus" else FER2013)[word] for word in classes])
+        for share, one in score_shares(logits, one_hot(labels, len(classes)), counts).items():
+            found[name] |= {f"share_{share}_{figure}": value for figure, value in one.items()}
     return found
 
 
@@ -98,6 +89,14 @@ def show_shipped(scores: dict[str, dict[str, float]]) -> None:
             figures = [f"{one[prefix + figure]:.1%}" for figure in ("accuracy", "balanced_accuracy", "prior_corrected")]
             target = "" if prefix else f"{TARGETS[name]:.0%}"
             table.add_row(title, f"{one[f'{prefix}examples']:,.0f}", figures[0], target, *figures[1:])
+    out.print(table)
+    table = Table(title="A share of the class frequencies taken out, all faces", title_justify="left")
+    for heading in ("labels", "share", "accuracy", "balanced"):
+        table.add_column(heading, justify="left" if heading == "labels" else "right")
+    for name, one in scores.items():
+        for share in SHARES:
+            figures = [f"{one[f'share_{share:g}_{figure}']:.1%}" for figure in ("accuracy", "balanced")]
+            table.add_row("" if share else name, f"{share:g}", *figures)
     out.print(table)
 
 
@@ -186,6 +185,10 @@ def personalise(cell: Cell, folder: Path) -> None:
             write_outcome(run, personalise_run(RunFolder(run), PersonalSettings()), PersonalSettings())
 
 
+def _means(figures: dict[str, Spread]) -> dict[str, float]:
+    return {key: spread.mean for key, spread in figures.items()}
+
+
 app = command_line("How good the shipped base and federated runs are.")
 
 
@@ -193,7 +196,7 @@ app = command_line("How good the shipped base and federated runs are.")
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Score the shipped base only.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail when a target is missed.")] = False,
-    data: Annotated[Path | None, typer.Option(help="fer2013.csv (default: in $EMOFL_DATA).")] = None,
+    data: Data = None,
     folder: Annotated[Path, typer.Option(help="Where runs are kept and gone on with.")] = Path("runs/accuracy"),
     only: Annotated[str, typer.Option(help="The cell of this name, else those whose name holds it; --list names them.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=5, help="Runs of each cell.")] = 3,
@@ -237,10 +240,13 @@ def main(
             for cell in chosen:
                 play(cell, for_devices, base, folder, seeds, workers)
                 personalise(cell, folder)
+                even_out(cell, folder)
         figures = merge(known, gather(folder))
         lines, heads = make_lines(figures), make_heads(figures)
         show_lines(lines)
         plots = plot_groups(lines, folder / "plots")
+        if heads:
+            plots.append(plot_heads(heads, folder / "plots" / "personal.png"))
         for path in plots:
             out.print(f"Drawn: {path}", markup=False)
         if heads:
@@ -249,7 +255,8 @@ def main(
             publish(docs, figures, plots)
             out.print(f"Written: {docs / FIGURES}, the tables and the pictures beside it.", markup=False)
         missed += missed_claims(lines)
-    results: dict[str, Any] = {"shipped": scores, "runs": {line.name: vars(line) for line in lines}, "own_heads": heads}
+    results: dict[str, Any] = {"shipped": scores, "runs": {line.name: asdict(line) for line in lines}}
+    results["own_heads"] = {name: {stage: _means(one) for stage, one in stages.items()} for name, stages in heads.items()}
     conclude("accuracy", {"results": results, "targets": TARGETS, "missed": missed}, missed, check=check)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.config import RunConfig, merge_settings
-from common.emotions import EMOTIONS_7, EMOTIONS_8
+from models.class_counts import FER2013, FERPLUS
 from simulation.run_command import settle
 
 ROUNDS, CLIENTS, ALPHA = 30, 20, 0.3
@@ -23,10 +23,6 @@ LEARNS = {
 }
 """Ways to train the whole network, and the `central` run that each is held against."""
 
-FER2013 = dict(zip(EMOTIONS_7, (3958, 435, 4070, 7185, 4805, 3169, 4939), strict=True))
-FERPLUS = dict(zip(EMOTIONS_8, (8409, 7265, 3096, 3270, 2033, 162, 649, 177), strict=True))
-"""Public class counts of the Training faces: `FaceSet.targets` summed, for FER+ soft votes."""
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -36,11 +32,13 @@ class Cell:
         name: `group/what`, for `--only`.
         settings: nested, over those that all cells share.
         personal: afterwards each device gets a head of its own, and is judged before and after.
+        evened: afterwards the devices' noisy class counts are taken out of the model's answers.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     personal: bool = False
+    evened: bool = False
 
     def config(self, data: str, base: str, seed: int) -> RunConfig:
         """The run of one seed.
@@ -189,6 +187,11 @@ def _losses() -> list[Cell]:
         found.append(Cell(f"loss/{loss}-histogram-epsilon-8", merge_settings(private, asked)))
         soft = {"train": {"loss": loss, "class_counts": FERPLUS}, "data": {"labels": "ferplus"}}
         found.append(Cell(f"loss/ferplus-{loss}", merge_settings(BLOCK, soft)))
+    # Correction at inference instead: the devices' noisy counts, asked for once, and plain cross-entropy.
+    asked = {"evaluation": {"class_histogram": True}, "upload": {"secure": True}}
+    for prefix, labels in (("", "fer2013"), ("ferplus-", "ferplus")):
+        settings = merge_settings(private, asked | {"data": {"labels": labels}})
+        found.append(Cell(f"loss/{prefix}cross-entropy-histogram-epsilon-8", settings, evened=True))
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.accuracy_cells import CLAIMS, START, Claim
-from benchmarks.accuracy_results import Line
+from benchmarks.accuracy_results import Line, Spread
 
 
 @dataclass(frozen=True)
@@ -13,16 +13,17 @@ class Verdict:
 
     Attributes:
         line: of the claim's own cell.
-        above: points of accuracy above what it is held against; None where that is from another base or not there.
+        above: accuracy above what it is held against, in [-1, 1]; None where that is from another base or not there. The mean
+            of the differences between runs of one seed, whose devices hold the same faces; of the means where no seed is in both.
     """
 
     claim: Claim
     line: Line
-    above: float | None
+    above: Spread | None
 
     @property
     def met(self) -> bool:
-        return self.above is not None and round(self.above, 9) >= -self.claim.points
+        return self.above is not None and round(100 * self.above.mean, 9) >= -self.claim.points
 
     @property
     def wanted(self) -> str:
@@ -34,7 +35,8 @@ class Verdict:
     def measured(self) -> str:
         if self.above is None:
             return "not comparable: from another base"
-        return f"{abs(self.above):.1f} points {'above' if self.above >= 0 else 'below'}"
+        margin = "" if self.above.margin is None else f" ± {100 * self.above.margin:.1f}"
+        return f"{abs(100 * self.above.mean):.1f}{margin} points {'above' if self.above.mean >= 0 else 'below'}"
 
 
 def judge_claims(lines: Sequence[Line]) -> list[Verdict]:
@@ -45,10 +47,17 @@ def judge_claims(lines: Sequence[Line]) -> list[Verdict]:
         line, other = known.get(claim.cell), known.get(claim.against)
         if line is None or (other is None and claim.against != START):
             continue
-        comparable = other is None or other.base == line.base
-        against = line.start if other is None else other.accuracy
-        found.append(Verdict(claim, line, 100 * (line.accuracy - against) if comparable and against is not None else None))
+        found.append(Verdict(claim, line, _above(line, other)))
     return found
+
+
+def _above(line: Line, other: Line | None) -> Spread | None:
+    if other is None:
+        return None if line.start is None else Spread(line.accuracy.mean - line.start.accuracy, line.accuracy.margin)
+    if other.base != line.base:
+        return None
+    paired = Spread.of(accuracy - other.seeds[seed] for seed, accuracy in line.seeds.items() if seed in other.seeds)
+    return paired or Spread(line.accuracy.mean - other.accuracy.mean, None)
 
 
 def missed_claims(lines: Sequence[Line]) -> list[str]:

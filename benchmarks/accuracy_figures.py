@@ -27,7 +27,7 @@ class Stages(BaseModel):
 
 
 class Run(BaseModel):
-    """What one run came to: the figures of its summary.json and personal.json.
+    """What one run came to: the figures of its summary.json, personal.json and evened.json.
 
     Attributes:
         base: what it began with, as its manifests call it, so `FRESH` or one half-data base. Another machine's rounding makes
@@ -41,12 +41,16 @@ class Run(BaseModel):
     test_accuracy: float
     test_balanced_accuracy: float
     test_priors_shifted: float | None = None
+    test_balanced_evened: float | None = None
     start_accuracy: float | None = None
+    start_balanced_accuracy: float | None = None
     start_priors_shifted: float | None = None
+    start_balanced_evened: float | None = None
     device_accuracy_worst_tenth: float | None = None
     epsilon: float | None = None
     client_epsilon: float | None = None
     heads: Stages | None = None
+    evened: dict[str, dict[str, dict[str, float]]] | None = None
 
 
 Figures = dict[str, list[Run]]
@@ -96,6 +100,8 @@ def gather(folder: Path) -> Figures:
                 figures = summary | {"seed": seed, "base": started_from(path)}
                 if (path / "personal.json").exists():
                     figures["heads"] = json.loads((path / "personal.json").read_bytes())
+                if (path / "evened.json").exists():
+                    figures["evened"] = json.loads((path / "evened.json").read_bytes())
                 run = Run.model_validate(figures)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise RunError(f"The figures of {path} cannot be read ({type(error).__name__}): move it away.") from error
@@ -114,11 +120,19 @@ def merge(known: Figures, found: Figures) -> Figures:
         if new and old and new[0].base != old[0].base:
             runs = new if len(new) >= len(old) else old
         else:
-            seeds = {run.seed for run in new}
-            runs = sorted(new + [run for run in old if run.seed not in seeds], key=lambda run: run.seed)
+            by_seed = {run.seed: run for run in old}
+            by_seed |= {run.seed: _completed(run, by_seed.get(run.seed)) for run in new}
+            runs = [by_seed[seed] for seed in sorted(by_seed)]
         if runs:
             merged[cell.name] = runs
     return merged
+
+
+def _completed(run: Run, known: Run | None) -> Run:
+    """What was known of the same run stays where its folder does not tell it: older ones lack some figures."""
+    if known is None or known.test_accuracy != run.test_accuracy:
+        return run
+    return Run.model_validate(known.model_dump() | run.model_dump(exclude_none=True))
 
 
 def read_figures(path: Path) -> Figures:

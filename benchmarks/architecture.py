@@ -31,9 +31,10 @@ from common.privacy.mechanisms import SecureRandom
 from fl_client.losses import summed_loss
 from models.augment import augment
 from models.evaluate import evaluate
-from models.export import export_onnx, inference_session
+from models.export import export_onnx
 from models.faces.faceset import FaceSet
 from models.faces.source import open_faces
+from models.onnx_session import cpu_session
 from models.preprocess import Preprocessing
 from models.quantise import quantise
 from models.subset import SUBSETS, select_trainable
@@ -73,7 +74,7 @@ def measure(variants: list[Variant], repeats: int) -> dict[str, Costs]:
     for variant in variants:
         content = export_onnx(variant.build(), SIZE)
         sizes[variant.title] = len(content), len(quantise(content))
-        inference[variant.title] = partial(inference_session(content).run, None, {"faces": face})
+        inference[variant.title] = partial(cpu_session(content).run, None, {"faces": face})
         model = variant.build()
         gradients = plain_gradients(model)
         steps["plain " + variant.title] = partial(

@@ -5,11 +5,9 @@ leave the server. CPU is that of the browser with all its processes. Without a r
 Frames are held against those that the camera delivered in the same seconds: a busy machine's camera falls short of its 30.
 """
 
-import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +19,14 @@ import typer
 from rich.table import Table
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.config import ModelConfig
-from common.console import command_line, out, run_command_line
+from benchmarks.sides import tree_cpu
+from common.console import command_line, out, print_json, run_command_line
 from common.errors import DependencyError, RunError
 from common.identity import SigningKey
+from common.parameters import read_parameters
 from fl_client.webcam.base_model import BaseSource
 from fl_client.webcam.serving import LocalPage, VerifiedFiles, best_detection, make_app
 from fl_server.hub import Registry
-from models.export import weights_of
 from models.manifest import Cohort, ModelFacts, PrivacyStatement
 from models.mobilenet import build_model
 from models.pretrained import open_base
@@ -68,11 +66,11 @@ def write_camera(path: Path, people: int) -> None:
     path.write_bytes(b"".join(cv2.imencode(".jpg", frame.picture)[1].tobytes() for frame in frames))
 
 
-def publish_base(folder: Path) -> tuple[Path, SigningKey]:
+def publish_base(folder: Path) -> Path:
     """A registry with the base model's network."""
     base = open_base()
     model = BaseSource().newest()
-    config = ModelConfig(name=base.manifest.variant, stem_stride=base.manifest.stem_stride, classes=model.classes)
+    config = base.manifest.config(model.classes)
     facts = ModelFacts(
         model=config,
         preprocessing=model.preprocessing,
@@ -83,37 +81,8 @@ def publish_base(folder: Path) -> tuple[Path, SigningKey]:
         privacy=PrivacyStatement.absent("public pictures"),
         init="base",
     )
-    key = SigningKey.generate()
-    Registry(folder, key).publish(weights_of(build_model(config)), model.onnx, facts)
-    return folder, key
-
-
-def family(process: int) -> Iterator[int]:
-    """A process and all that descend from it."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents.setdefault(int((entry / "stat").read_text().rpartition(")")[2].split()[1]), []).append(int(entry.name))
-            except OSError:
-                continue
-    waiting = [process]
-    while waiting:
-        one = waiting.pop()
-        yield one
-        waiting += parents.get(one, [])
-
-
-def cpu_seconds(process: int) -> float:
-    """That a process and its descendants have used."""
-    ticks = 0
-    for one in family(process):
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    Registry(folder, SigningKey.generate()).publish(read_parameters(build_model(config)), model.onnx, facts)
+    return folder
 
 
 WATCH = """(() => {
@@ -152,10 +121,10 @@ def measure(tab: Tab, chromium: Chromium, address: str, seconds: float) -> dict[
     first = time.monotonic() - began
     time.sleep(COMPILER_SETTLES)
     tab.run(WATCH)
-    cpu, since = cpu_seconds(chromium.pid), time.monotonic()
+    cpu, since = tree_cpu(chromium.pid), time.monotonic()
     time.sleep(seconds)
     seen = tab.run("seen")
-    wall, cpu = time.monotonic() - since, cpu_seconds(chromium.pid) - cpu
+    wall, cpu = time.monotonic() - since, tree_cpu(chromium.pid) - cpu
     frames, drawn = max(1, seen["frames"]), max(1, len(seen["latency"]))
     return {
         "ready": ready,
@@ -197,7 +166,7 @@ def main(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_camera(folder / "camera.mjpeg", people)
-        where, trust = (registry, registry / "publisher.pub") if registry else (publish_base(folder / "registry")[0], None)
+        where, trust = (registry, registry / "publisher.pub") if registry else (publish_base(folder / "registry"), None)
         files = VerifiedFiles(where, trust, out.print)
         detection, sent = best_detection(), dict[str, int]()
         page = LocalPage(Counted(make_app(files, CameraSite(server=False, detection=detection)), sent), 0)
@@ -220,7 +189,7 @@ def main(
         "cores_here": os.cpu_count(),
     }
     if as_json:
-        out.print_json(json.dumps(found))
+        print_json(found)
     else:
         show(found)
     small, soon = found["megabytes"] <= MEGABYTES_TARGET, found["first"] <= SECONDS_TARGET

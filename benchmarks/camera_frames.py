@@ -15,7 +15,7 @@ from models.detector.scenes import drawn_background
 from models.preprocess import Box
 from simulation.synthetic_scene import render_scene
 
-WIDTH, HEIGHT = 640, 480
+WIDTH, HEIGHT, FPS = 640, 480, 30
 SMALLEST, LARGEST = 60, 220
 SPRITE = 128
 """Side of the face within a sprite, in pixels."""
@@ -64,7 +64,7 @@ def stills(faces: NDArray[np.uint8], count: int, seed: int, dim: float = 1.0) ->
         yield TruthFrame(_shot(picture, rng, dim), tuple(placed))
 
 
-def film(faces: NDArray[np.uint8], frames: int, seed: int, fps: float = 30.0) -> Iterator[TruthFrame]:
+def film(faces: NDArray[np.uint8], frames: int, seed: int) -> Iterator[TruthFrame]:
     """A video in which people sway and come nearer; every 60 frames the cast changes, between 1 and 3 people."""
     rng = np.random.default_rng([seed, 12])
     room, cast = _room(rng), _cast(faces, 0, rng)
@@ -72,7 +72,7 @@ def film(faces: NDArray[np.uint8], frames: int, seed: int, fps: float = 30.0) ->
         if index and index % 60 == 0:
             room, cast = _room(rng), _cast(faces, index // 20, rng)
         picture = room.copy()
-        placed = tuple(actor.step_in(picture, index / fps) for actor in cast)
+        placed = tuple(actor.step_in(picture, index / FPS) for actor in cast)
         yield TruthFrame(_shot(picture, rng, 1.0), placed)
 
 

@@ -40,6 +40,7 @@ STEPS, RATE = 4, 4.0
 """Of a device's gradient descent on all of its faces."""
 FACES, CLIENTS, SEEDS = 7_000, 100, 3
 """FACES of FER2013's Training rows, dealt to CLIENTS; all PrivateTest rows test."""
+BATCH = 256
 EPSILONS = (8.0, 2.0, 0.5)
 
 Values = NDArray[np.float64]
@@ -102,14 +103,14 @@ def features_of(fer2013: Path, most: int) -> Faces:
         return Faces(found["train"], found["train_labels"], found["test"], found["test_labels"])
 
 
-def _features(model: nn.Module, faces: FaceSet, batch: int = 256) -> NDArray[np.float32]:
+def _features(model: nn.Module, faces: FaceSet) -> NDArray[np.float32]:
     """What the last layer gets."""
     last = model.get_submodule("classifier")[-1]  # type: ignore[index]
     seen: list[NDArray[np.float32]] = []
     hook = last.register_forward_pre_hook(lambda module, given: seen.append(given[0].numpy()))
     with torch.inference_mode():
-        for start in range(0, len(faces), batch):
-            inputs = torch.from_numpy(Preprocessing().normalise(faces.images[start : start + batch]))
+        for start in range(0, len(faces), BATCH):
+            inputs = torch.from_numpy(Preprocessing().normalise(faces.images[start : start + BATCH]))
             model(inputs.contiguous(memory_format=torch.channels_last))
     hook.remove()
     values = np.concatenate(seen)

@@ -1,10 +1,9 @@
-"""How every benchmark ends: one line of JSON, and with `--check` an error that names the targets it missed."""
+"""How most benchmarks end: one line of JSON, and with `--check` an error that names the targets they missed."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from common.console import out
+from common.console import print_json
 from common.errors import RunError
 
 
@@ -18,6 +17,6 @@ def conclude(benchmark: str, found: dict[str, Any], missed: Sequence[str] = (), 
     Raises:
         RunError: `check`, and a target was missed.
     """
-    out.print(json.dumps({"benchmark": benchmark, **found}), soft_wrap=True, markup=False)
+    print_json({"benchmark": benchmark, **found}, indent=None)
     if check and missed:
         raise RunError(f"Targets missed: {'; '.join(missed)}.")

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from benchmarks.sides import cpu_seconds
 from common.console import command_line, out, run_command_line
 from common.errors import RunError
 from simulation.drawn_folder import draw_folder
@@ -25,7 +26,7 @@ from simulation.drawn_folder import draw_folder
 SERVER = "from fl_server.cli import main; main()"
 CLIENT = "from fl_client.cli import main; main()"
 CONFIG = '[model]\nname = "mobilenet_v2_tiny_128"\nstem_stride = 2\n'
-TICKS = os.sysconf("SC_CLK_TCK")
+PATIENCE = 600
 
 app = command_line("Measure what a waiting device and a waiting server cost.")
 
@@ -52,14 +53,13 @@ def look(process: int) -> Usage:
     memory = dict(line.split(":", 1) for line in (place / "smaps_rollup").read_text().splitlines()[1:])
     own = sum(int(memory[name].split()[0]) for name in ("Private_Clean", "Private_Dirty"))
     status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines() if ":\t" in line)
-    fields = (place / "stat").read_text().rpartition(")")[2].split()
     woken = sum(
         int(line.split()[1])
         for task in (place / "task").iterdir()
         for line in (task / "status").read_text().splitlines()
         if line.startswith("voluntary_ctxt_switches")
     )
-    return Usage(int(status["VmRSS"].split()[0]) / 1e3, own / 1e3, (int(fields[11]) + int(fields[12])) / TICKS, woken)
+    return Usage(int(status["VmRSS"].split()[0]) / 1e3, own / 1e3, cpu_seconds(process), woken)
 
 
 def child(process: int) -> int | None:
@@ -68,13 +68,13 @@ def child(process: int) -> int | None:
     return int(found[0]) if found else None
 
 
-def until(what: Callable[[], bool], log: Path, seconds: float = 600) -> None:
+def until(what: Callable[[], bool], log: Path) -> None:
     """Wait.
 
     Raises:
         RunError: it did not come; `log` says why.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not what():
         if time.monotonic() > end:
             raise RunError(f"Nothing came of it: {log.read_text()[-500:]}")

@@ -5,16 +5,14 @@ a head to four fifths of its faces and is judged by the rest, as `fl-client pers
 """
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.table import Table
 
-from benchmarks.accuracy import find_data
 from benchmarks.conclusion import conclude
-from common.config import ModelConfig
+from benchmarks.real_data import Data, find_data
 from common.console import command_line, out, run_command_line
 from common.emotions import EMOTIONS_7
 from fl_client.personal import PersonalSettings, personalise, split_aside
@@ -33,7 +31,7 @@ ALPHAS = (0.1, 0.3, 1.0)
 def measure(faces: FaceSet, alpha: float, seed: int, settings: PersonalSettings) -> Outcome:
     """All devices of one deal."""
     base = open_base()
-    config = ModelConfig(name=base.manifest.variant, stem_stride=base.manifest.stem_stride, classes=faces.classes)
+    config = base.manifest.config(faces.classes)
     model, weights = build_model(config), base.weights(config)
     dealt = PartitionConfig(scheme="dirichlet", clients=CLIENTS, alpha=alpha, min_examples=LEAST, seed=seed)
     found, fitted = [], []
@@ -57,7 +55,7 @@ app = command_line("What a head of its own does for a device.")
 
 @app.command()
 def main(
-    data: Annotated[Path | None, typer.Option(help="fer2013.csv (default: in $EMOFL_DATA).")] = None,
+    data: Data = None,
     seeds: Annotated[int, typer.Option(min=1, max=10, help="Deals of the faces.")] = 3,
     pull: Annotated[float, typer.Option(help="How strongly heads are held.")] = PersonalSettings().pull,
     choose: Annotated[bool, typer.Option("--choose", help="On PublicTest, by which the default pull was chosen.")] = False,

@@ -4,7 +4,6 @@ Our server and its streaming average against Flower's FedAvg on a stock SuperLin
 enrolled keys and train nothing, on the same machine, in turns. Each device is a process; so are SuperLink and ServerApp.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +19,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.conclusion import conclude
+from benchmarks.sides import cpu_seconds
 from benchmarks.transport_devices import take_part
 from benchmarks.transport_place import PATIENCE, ROUND, Place, Setup, Usage, Way, resident
 from benchmarks.transport_servers import average, serve_flower, serve_ours, start_flowers_run
@@ -45,11 +45,6 @@ class Pass:
     usage: dict[str, Usage]
     sent: float
     received: float
-
-
-def cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(way: Way, setup: Setup) -> Pass:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 
-def answer(way: Way, content: "RecordDict", setup: Setup, device: int) -> "RecordDict":
+def answer(way: Way, content: "RecordDict", setup: Setup) -> "RecordDict":
     """The content of a device's reply to a message's content; no two replies are alike."""
     from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
@@ -114,7 +114,7 @@ def _one_device(writer: int, way: Way, place: Place, port: int, number: int) -> 
     server = Server(f"127.0.0.1:{port}", place.ca, (key, key.public_key()))
 
     def app(message: Message, context: Context) -> Message:
-        return Message(answer(way, message.content, place.setup, number), reply_to=message)
+        return Message(answer(way, message.content, place.setup), reply_to=message)
 
     def ready(node: int) -> None:
         bytes_before[0], memory_before[0] = meter.total(), resident(os.getpid())[0]

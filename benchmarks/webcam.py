@@ -5,7 +5,6 @@ process, so another one's work does not count, though a busy machine's cold cach
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.camera_frames import faceless, film, stills
 from benchmarks.conclusion import conclude
+from benchmarks.real_data import Data
 from benchmarks.webcam_measures import FACELESS, measure_accuracy, measure_classifier, measure_detector, measure_loop, open_real
 from common.console import command_line, out, run_command_line
 from common.errors import DependencyError
@@ -58,7 +58,7 @@ app = command_line("What the camera loop costs, and how good it is.")
 
 @app.command()
 def main(
-    data: Annotated[Path | None, typer.Option(help="fer2013.csv with fer2013new.csv beside it. Default: $EMOFL_DATA.")] = None,
+    data: Data = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the frames.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail when a target is missed.")] = False,
 ) -> None:

@@ -1,6 +1,5 @@
 """What `benchmarks.webcam` and its sisters measure: a detector, the whole loop, and how many faces they read right."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.camera_frames import HEIGHT, WIDTH, TruthFrame, stills
+from benchmarks.camera_frames import FPS, HEIGHT, WIDTH, TruthFrame, stills
+from benchmarks.real_data import real_folder
 from common.errors import DataError
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.loop import CameraLoop, LoopSettings
@@ -75,7 +75,7 @@ USAGES: tuple[Usage, ...] = get_args(Usage)
 
 def open_real(path: Path | None, usage: Usage = "PrivateTest") -> Real:
     """FER+'s majority faces of one of `USAGES`: from fer2013.csv with fer2013new.csv beside it, or from ferplus.npz."""
-    folder = path or Path(os.environ.get("EMOFL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    folder = path or real_folder()
     packed = folder / "ferplus.npz" if folder.is_dir() else folder
     if packed.suffix == ".npz":
         if not packed.is_file():
@@ -123,11 +123,11 @@ class _FilmSource:
 
     frames_held: Sequence[TruthFrame]
     dropped: int = 0
-    facts: Facts = field(default_factory=lambda: Facts(Kind.VIDEO, "film", (WIDTH, HEIGHT), 30.0))
+    facts: Facts = field(default_factory=lambda: Facts(Kind.VIDEO, "film", (WIDTH, HEIGHT), FPS))
 
     def frames(self) -> Iterator[Frame]:
         for index, frame in enumerate(self.frames_held):
-            yield Frame(index, frame.picture, index / 30)
+            yield Frame(index, frame.picture, index / FPS)
 
     def close(self) -> None: ...
 

@@ -6,15 +6,13 @@
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.accuracy import find_data
+from benchmarks.real_data import Data, find_data
 from common.console import command_line, out, run_command_line
 from fl_client.webcam.base_model import BaseSource
 from fl_client.webcam.classifier import Classifier
@@ -68,7 +66,7 @@ app = command_line("Where 'unsure' begins, and why no eye state is shown.")
 
 @app.command()
 def main(
-    data: Annotated[Path | None, typer.Option(help="fer2013.csv with fer2013new.csv beside it. Default: in $EMOFL_DATA.")] = None,
+    data: Data = None,
 ) -> None:
     """Print both tables."""
     cv2.setNumThreads(1)

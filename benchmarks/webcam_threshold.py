@@ -5,7 +5,6 @@ The highest one that finds 95 % of the public test split's faces; the lower of t
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import cv2
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.camera_frames import faceless, stills
 from benchmarks.conclusion import conclude
+from benchmarks.real_data import Data
 from benchmarks.webcam import TARGETS
 from benchmarks.webcam_measures import FACELESS, Found, measure_detector, open_real
 from common.console import command_line, out, run_command_line
@@ -47,7 +47,7 @@ app = command_line("Choose the threshold of the detector 'grid'.")
 
 @app.command()
 def main(
-    data: Annotated[Path | None, typer.Option(help="fer2013.csv with fer2013new.csv beside it. Default: $EMOFL_DATA.")] = None,
+    data: Data = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames with 1 to 3 faces each.")] = 600,
     light: Annotated[float, typer.Option(min=0.01, max=1.0, help="Part of the ordinary light.")] = 1.0,
     thresholds: Annotated[

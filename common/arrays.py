@@ -6,19 +6,18 @@
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from common.config import Precision
 from common.errors import ReplyError
 from common.secagg.prg import SEED_BYTES, expand
 
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
-Precision = Literal["float32", "float16", "int16", "int8"]
 
 BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int16": 2, "int8": 1}
 INTEGERS: dict[Precision, int] = {"int16": 2**15 - 1, "int8": 2**7 - 1}

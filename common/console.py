@@ -1,8 +1,9 @@
 """What the three command lines share: one way to print, and one way to fail."""
 
+import json
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,6 +44,11 @@ def run_command_line(app: Callable[[], None]) -> NoReturn:
 def _fail(sentence: str, error: EmoflError | type[EmoflError]) -> NoReturn:
     err.print(f"[bold red]error:[/] {escape(sentence)}", soft_wrap=True)
     sys.exit(error.exit_code)
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print `value` for programs, byte for byte as JSON has it; on one line if `indent` is None."""
+    out.print(json.dumps(value, indent=indent), soft_wrap=True, markup=False, emoji=False)
 
 
 def command_line(help_text: str) -> typer.Typer:

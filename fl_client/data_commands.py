@@ -3,14 +3,13 @@
 Everything here stays on the device: it reads the folder, prints, writes the sheet that is asked for, and sends nothing.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from common.console import command_line, out
+from common.console import command_line, out, print_json
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError, DataError
 from models.faces.contact_sheet import write_sheet
@@ -46,7 +45,7 @@ def check(
     if sheet is not None:
         write_sheet(sheet, picture, mode=0o600)
     if as_json:
-        out.print_json(json.dumps(health.as_json()))
+        print_json(health.as_json())
     else:
         out.print(health, soft_wrap=False)
         if sheet is not None:

@@ -1,4 +1,4 @@
-"""A last layer of the device's own, in a file that never leaves it. `fl_client.device` and `fl_client.personal` keep theirs here.
+"""A last layer of the device's own, in a file that never leaves it. `fl_client.device` and `personalise_commands` keep it.
 
 It lies in `personal` in DIR/.emofl, readable by its owner alone; one that rounds train in the device's home, where that is
 another folder. Who forgets the faces forgets it, too.

@@ -3,7 +3,6 @@
 Faces and head stay in the folder; nothing is sent, published or debited.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError, ModelError
 from fl_client.node_settings import REGISTRY
 from fl_client.own_head import FITTED, OwnHead, forget_heads, keep_head, personal_folder
@@ -72,12 +72,10 @@ def personalise(
     if wipe:
         there = forget_heads(folder)
         if as_json:
-            out.print(json.dumps({"forgotten": there}), soft_wrap=True, markup=False)
+            print_json({"forgotten": there}, indent=None)
         else:
             out.print("Your own heads are deleted; models are used as published." if there else "There was no head to delete.")
         return
-    from pydantic import ValidationError
-
     try:
         settings = PersonalSettings(pull=pull)
     except ValidationError as error:
@@ -99,7 +97,7 @@ def personalise(
             for stage, one in (("before", found.before), ("shifted", found.shifted), ("after", found.after))
         }
         told = {"model": start.name, "fitted": fitted, "set_aside": found.before.examples, "kept": kept}
-        out.print(json.dumps(told | figures), soft_wrap=True, markup=False)
+        print_json(told | figures, indent=None)
         return
     _show(found, start, fitted)
     if not wanted:
@@ -117,10 +115,10 @@ def _start(folder: Path, registry: Path | None, model: Path | None, trust: str |
         ConfigError: the options contradict each other, or there is nobody to trust.
         IntegrityError: it is not what its publisher signed.
     """
+    from common.places import state_home
     from fl_client.webcam.choice import BASE, NO_PUBLISHER
     from fl_client.webcam.remembered import remembered
-    from models.known_publishers import default_state_folder
-    from models.published import open_published
+    from models.published import open_published, trusted
 
     if registry is not None and model is not None:
         raise ConfigError("Give one of --registry and --model.")
@@ -132,20 +130,18 @@ def _start(folder: Path, registry: Path | None, model: Path | None, trust: str |
         if trust is not None:
             raise ConfigError(NO_PUBLISHER)
         return _base()
-    key = Path(trust).expanduser() if trust else None
-    published = open_published(path, key if key is not None and key.is_file() else trust, state=default_state_folder())
+    published = open_published(path, trusted(trust), state=state_home())
     manifest = published.manifest
     name = f"{manifest.run} round {manifest.round} #{manifest.sequence}"
     return Start(manifest.model, published.weights(), manifest.preprocessing, name)
 
 
 def _base() -> Start:
-    from common.config import ModelConfig
     from common.emotions import EMOTIONS_8
     from models.pretrained import open_base
 
     base = open_base()
-    config = ModelConfig(name=base.manifest.variant, stem_stride=base.manifest.stem_stride, classes=EMOTIONS_8)
+    config = base.manifest.config(EMOTIONS_8)
     return Start(config, base.weights(config), base.manifest.preprocessing, f"base model {base.manifest.created[:10]}")
 
 

@@ -1,13 +1,12 @@
 """`fl-client policy`: the owner's rules for this device, shown and changed. `fl_client.cli` mounts it."""
 
-import json
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError
 from fl_client.node_settings import POLICY
 from fl_client.own_home import own_home
@@ -32,7 +31,7 @@ def policy(
         told = f"{'Changed' if changes else 'The rules are in'}: {where.path / POLICY}"
         err.print(escape(f"{told}. {where.objection}" if where.objection else told), soft_wrap=True)
     if as_json:
-        out.print(json.dumps(rules.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False, emoji=False)
+        print_json(rules.model_dump(mode="json"))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("Rule", "Value", "Meaning"):

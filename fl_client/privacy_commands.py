@@ -3,18 +3,18 @@
 It reads the ledger on this device and sends nothing.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError, IntegrityError
 from common.privacy.ledger import Entry, Ledger, LedgerPlace
+from common.privacy.release import Accountant
 from fl_client.client_spending import ClientSurvey, survey_promises
 from fl_client.own_home import own_home
 from fl_client.own_ledger import own_ledger
@@ -39,9 +39,7 @@ def privacy(
     as_json: AsJson = False,
     verify: Annotated[bool, typer.Option("--verify", help="Only check the ledger: exit code 0 if nothing is missing.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw it into this .png file.", show_default=False)] = None,
-    accountant: Annotated[
-        Literal["rdp", "prv"], typer.Option(help="How the total is added up; prv is tighter and takes seconds.")
-    ] = "rdp",
+    accountant: Annotated[Accountant, typer.Option(help="How the total is added up; prv is tighter and takes seconds.")] = "rdp",
     every: Annotated[bool, typer.Option("--all", help=f"List every debit, not the last {ROWS} alone.")] = False,
 ) -> None:
     """Show what was spent of this device's privacy budget: when, for whom, how, and what is left.
@@ -62,7 +60,7 @@ def privacy(
 
     found = spending.survey(place, read_policy(where.path), accountant)
     if as_json:
-        out.print(json.dumps(_as_json(found), indent=2), soft_wrap=True, markup=False, emoji=False)
+        print_json(_as_json(found))
     else:
         _show(found, every)
     if plot is not None:

@@ -1,6 +1,6 @@
 """One round of training on a device's own faces: clipped gradients under a calibrated noise, or plain ones where privacy is off.
 
-`fl_client.app` calls `train_locally`. Only the change of the trained parameters leaves this module.
+`fl_client.device` calls `train_locally`. Only the change of the trained parameters leaves this module.
 """
 
 import math

@@ -19,6 +19,7 @@ from common.console import err, out
 from common.errors import ConfigError
 from common.identity import grouped
 from common.sigterm import sigterm_stops
+from fl_client.even_source import EvenSource
 from fl_client.personal_source import PersonalSource, own_fitted_head
 from fl_client.webcam.choice import choose_model
 from fl_client.webcam.classifier import Classifier
@@ -93,6 +94,10 @@ def webcam(
     get_detector: Annotated[
         bool, FacesOption("--get-detector", help="Download a better face detector with pip (35 MB, once), and end.")
     ] = False,
+    even_classes: Annotated[
+        float,
+        FacesOption(min=0.0, max=1.0, help="Answer as if emotions had been more evenly frequent in training, at 1 equally."),
+    ] = 0.0,
     threads: Annotated[int, FacesOption(min=1, max=64, help="CPU threads for one classification.")] = 1,
     benchmark: Annotated[bool, FacesOption("--benchmark", help="Print at the end how many milliseconds each step took.")] = False,
     serve: Annotated[
@@ -103,6 +108,8 @@ def webcam(
     """Label the faces that a camera, a video or pictures show. No frame leaves this machine; ? shows the keys, q quits."""
     if serve and personal is not None:
         raise ConfigError("--personal is for the window: a page that others could open never gets your own head.")
+    if even_classes and (serve or personal is not None):
+        raise ConfigError("--even-classes is for the window and for published heads: leave out --serve and --personal.")
     if serve:
         from fl_client.webcam.serving import serve_page
 
@@ -118,6 +125,8 @@ def webcam(
     choice = choose_model(model, registry, trust, _say)
     if personal is not None:
         choice = replace(choice, source=PersonalSource(choice.source, own_fitted_head(personal), _say))
+    if even_classes:
+        choice = replace(choice, source=EvenSource(choice.source, even_classes))
     lines = read_quotes(quotes_from) if quotes_from else Quotes()
     view = View(heatmap=heatmap, mirror=mirror, quotes=quotes or quotes_from is not None)
     with native_stderr_silenced(), sigterm_stops(), ExitStack() as stack:
@@ -179,6 +188,8 @@ def webcam(
 def _introduce(model: LoopModel) -> None:
     _say(f"Model: {model.version}, signed by {grouped(model.signer)}.")
     _say(model.promise, warning=not model.private)
+    if model.shift is not None:
+        _say("Answers are evened (--even-classes): emotions that were rare in training are named more often, frequent ones less.")
 
 
 def _conclude(loop: CameraLoop, outputs: Outputs, benchmark: bool) -> None:

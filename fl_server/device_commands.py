@@ -3,7 +3,6 @@
 They work on the server's folder, whether the server runs or not; a running one notices within a second.
 """
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,14 +12,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError
 from common.join_code import JoinCode
 from fl_server.authority import Authority
 from fl_server.invitations import Invitations
 from fl_server.roster import EnrolledDevice, Roster
 from fl_server.server_folder import ServerFolder
-from fl_server.status_commands import Folder, default_folder
+from fl_server.status_commands import Folder, server_home
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -49,7 +48,7 @@ def invite(
     ]
     expires = (_clock() + time).isoformat(timespec="seconds")
     if as_json:
-        _print_json([{"code": code, "expires": expires, "server": endpoint.address} for code in codes])
+        print_json([{"code": code, "expires": expires, "server": endpoint.address} for code in codes])
         return
     for code in codes:
         out.print(code, soft_wrap=True, markup=False)
@@ -65,7 +64,7 @@ def devices(folder: Folder = None, as_json: AsJson = False) -> None:
     found = Roster(place.roster, _clock).devices()
     waiting = len(Invitations(place.invitations, _clock).open_invitations())
     if as_json:
-        _print_json({"devices": [_as_json(device) for device in found], "open_invitations": waiting})
+        print_json({"devices": [_as_json(device) for device in found], "open_invitations": waiting})
         return
     if found:
         out.print(_table(found))
@@ -83,7 +82,7 @@ def revoke(name: Name, folder: Folder = None, as_json: AsJson = False) -> None:
     place.read_endpoint()
     device = Roster(place.roster, _clock).revoke(name)
     if as_json:
-        _print_json(_as_json(device))
+        print_json(_as_json(device))
     else:
         out.print(f"{escape(device.name)} is revoked since {_short(device.revoked_at)} UTC: it takes no further part.")
 
@@ -101,7 +100,7 @@ def parse_lifetime(text: str) -> timedelta:
 
 
 def _place(folder: Path | None) -> ServerFolder:
-    return ServerFolder((folder or default_folder()).expanduser().resolve())
+    return ServerFolder(server_home(folder))
 
 
 def _clock() -> datetime:
@@ -124,7 +123,3 @@ def _as_json(device: EnrolledDevice) -> dict[str, Any]:
 
 def _short(time: str | None) -> str:
     return (time or "")[:16].replace("T", " ")
-
-
-def _print_json(value: Any) -> None:
-    out.print(json.dumps(value, indent=2), soft_wrap=True, markup=False, emoji=False)

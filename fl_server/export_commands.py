@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError, DependencyError
 
 FACES = 1000
@@ -82,9 +82,7 @@ def export(
         place.with_name(place.name + ".json").write_text(json.dumps(facts, indent=2) + "\n")
         done.append((found, facts))
     if as_json:
-        out.print(
-            json.dumps({"written": [facts for _, facts in done], "missing": missing}, indent=2), soft_wrap=True, markup=False
-        )
+        print_json({"written": [facts for _, facts in done], "missing": missing})
         return
     out.print(_table([found for found, _ in done]))
     written = ", ".join(str(file) for found, _ in done for file in found.files)
@@ -95,22 +93,19 @@ def export(
 
 
 def _source(model: str, publisher: str | None) -> Any:
-    from common.config import ModelConfig
+    from common.emotions import EMOTIONS_7
     from models.exported import Source
     from models.pretrained import open_base
-    from models.published import PUBLISHER, open_published
+    from models.published import PUBLISHER, open_published, trusted
 
     if model == "base":
         base = open_base()
-        config = ModelConfig.model_validate({"name": base.manifest.variant, "stem_stride": base.manifest.stem_stride})
+        config = base.manifest.config(EMOTIONS_7)
         name = f"base model of {base.manifest.created}"
         return Source(name, config, base.manifest.preprocessing, base.weights(config), base.manifest.privacy.statement)
     path = Path(model)
     beside = [folder / PUBLISHER for folder in (path, path.parent.parent) if (folder / PUBLISHER).exists()]
-    trust: Path | str | None = beside[0] if beside else None
-    if publisher is not None:
-        trust = Path(publisher) if Path(publisher).is_file() else publisher
-    published = open_published(path, trust=trust)
+    published = open_published(path, beside[0] if beside and publisher is None else trusted(publisher))
     manifest = published.manifest
     name = f"{manifest.run} {manifest.version}"
     return Source(

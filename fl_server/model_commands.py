@@ -3,7 +3,6 @@
 All but `prune` read only. The signature of whatever they show was verified first.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +10,22 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import command_line, err, out
+from common.console import command_line, err, out, print_json
 from common.errors import ConfigError, IntegrityError
 from common.identity import PublicKey, grouped, parse_fingerprint
 from fl_server.hub import check_registry, prune
+from models.class_counts import PREFIX, counts_in
 from models.manifest import Manifest
-from models.published import VERSIONS, latest_name, of_latest, read_manifest, read_registered, registry_key, version_names
+from models.published import (
+    VERSIONS,
+    latest_name,
+    of_latest,
+    read_manifest,
+    read_registered,
+    registry_key,
+    trusted,
+    version_names,
+)
 
 models = command_line("Look at published models, check their signatures, remove old ones.")
 
@@ -50,7 +59,7 @@ def list_versions(registry: RegistryFolder, publisher: Publisher = None, as_json
                 refused[name] = error
     names = [name for name in names if name in found or name in refused]
     if as_json:
-        _print_json([_as_json(name, *found[name], latest) for name in names if name in found])
+        print_json([_as_json(name, *found[name], latest) for name in names if name in found])
     else:
         out.print(_table(names, found, latest))
         out.print(f"Signed by {grouped(key.fingerprint)}", style="dim")
@@ -74,7 +83,7 @@ def show_version(
         model = read_registered(registry, _find(registry, version), key)
     name = model.manifest.version
     if as_json:
-        _print_json(_as_json(name, model.manifest, model.manifest_sha256, latest))
+        print_json(_as_json(name, model.manifest, model.manifest_sha256, latest))
     else:
         out.print(_sheet(model.manifest, model.manifest_sha256, key, is_latest=name == latest))
 
@@ -95,7 +104,7 @@ def verify_registry(registry: RegistryFolder, publisher: Publisher = None, as_js
             out.print(f"[green]✓[/] {manifest.version}  signature, {len(manifest.files)} files, {link}")
     if as_json:
         versions = [{"version": version, "bytes": size} for version, size in held.items()]
-        _print_json({"holds": True, "latest": latest, "publisher": key.fingerprint, "versions": versions})
+        print_json({"holds": True, "latest": latest, "publisher": key.fingerprint, "versions": versions})
         return
     count, size = len(held), sum(held.values())
     out.print(f"[bold green]{count} version{' holds' if count == 1 else 's hold'}[/], {_size(size)} in all; latest is {latest}.")
@@ -122,15 +131,16 @@ def prune_registry(
     removed = prune(registry, keep, _key(registry, publisher))
     count, freed, left = len(removed), sum(removed.values()), version_names(registry)
     if as_json:
-        _print_json({"removed": list(removed), "bytes": freed, "left": left})
+        print_json({"removed": list(removed), "bytes": freed, "left": left})
         return
     stay = f"{left[-1]} stays" if len(left) == 1 else f"{left[0]} to {left[-1]} stay"
     out.print(f"[bold green]{count} version{'' if count == 1 else 's'} removed[/], {_size(freed)}; {stay}.")
 
 
 def _key(registry: Path, publisher: str | None) -> PublicKey:
-    if publisher is not None and Path(publisher).is_file():
-        return PublicKey.read(Path(publisher))
+    trust = trusted(publisher)
+    if isinstance(trust, Path):
+        return PublicKey.read(trust)
     key = registry_key(registry)
     if publisher is not None and key.fingerprint != parse_fingerprint(publisher):
         raise IntegrityError(f"{registry} belongs to the key {grouped(key.fingerprint)}, not to the one you trust.")
@@ -149,10 +159,6 @@ def _find(registry: Path, version: str) -> str:
 def _as_json(name: str, manifest: Manifest, digest: str, latest: str) -> dict[str, Any]:
     facts = manifest.model_dump(mode="json")
     return {"version": name, "latest": name == latest, "manifest_sha256": digest, "manifest": facts}
-
-
-def _print_json(value: Any) -> None:
-    out.print(json.dumps(value, indent=2), soft_wrap=True, markup=False, emoji=False)
 
 
 def _table(names: list[str], found: dict[str, tuple[Manifest, str]], latest: str) -> Table:
@@ -211,7 +217,11 @@ def _sheet(manifest: Manifest, digest: str, key: PublicKey, *, is_latest: bool) 
         rows.append(("Per device", f"[{'green' if client.private else 'bold red'}]{escape(client.statement)}[/]"))
         rows += [("", escape(f"noise: {client.noise_source}"))] if client.private else []
     rows += [("Not private" if i == 0 else "", escape(what)) for i, what in enumerate(privacy.non_private)]
-    rows += [("Metrics" if i == 0 else "", escape(f"{k} {v:.4g}")) for i, (k, v) in enumerate(manifest.metrics.items())]
+    if (counts := counts_in(manifest.metrics, model.classes)) is not None:
+        told = (f"{name} {count:,.0f}" for name, count in zip(model.classes, counts, strict=True))
+        rows.append(("Faces by class", escape(", ".join(told))))
+    metrics = [(name, value) for name, value in manifest.metrics.items() if not name.startswith(PREFIX)]
+    rows += [("Metrics" if i == 0 else "", escape(f"{k} {v:.4g}")) for i, (k, v) in enumerate(metrics)]
     for i, (name, entry) in enumerate(sorted(manifest.files.items())):
         rows.append(("Files" if i == 0 else "", f"{name}, {_size(entry.bytes)}, SHA-256 {entry.sha256[:16]}…"))
     rows += [

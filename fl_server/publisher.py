@@ -1,17 +1,18 @@
 """Makes each accepted global model public: exported, stated, signed. The rounds' observer in simulation and deployment."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from torch import nn
 
 from common.config import ClientLevelConfig, PrivacyConfig, RunConfig
-from common.parameters import write_parameters
+from common.parameters import read_parameters, write_parameters
 from fl_server.hub import PublishedVersion, Registry
 from fl_server.rounds import Accepted
-from models.export import OnnxTemplate, weights_of
+from models.class_counts import as_metrics
+from models.export import OnnxTemplate
 from models.manifest import Cohort, Manifest, ModelFacts, PrivacyStatement
 from models.preprocess import Preprocessing
 from models.published import read_registered, version_names
@@ -89,6 +90,20 @@ def privacy_statement(
     )
 
 
+def told_counts(config: RunConfig, histogram: Mapping[str, float] | None) -> Mapping[str, float]:
+    """How many faces of each class a published model says that it learnt from; empty where it says nothing.
+
+    Counts that the devices told without noise stay here. And a model whose loss evened the classes out already says nothing, or
+    whoever runs it would do so twice.
+    """
+    public = config.train.class_counts
+    if config.train.needs_counts:
+        return {}
+    if histogram is not None:
+        return histogram if config.privacy.private else {}
+    return public if set(public) == set(config.model.classes) else {}
+
+
 @dataclass
 class Publisher:
     """Publishes the accepted models of one run.
@@ -132,13 +147,15 @@ class Publisher:
         write_parameters(self.model, accepted.weights)
         if self._template is None:
             self._template = OnnxTemplate.trace(self.model, self.preprocessing.size)
-        weights = weights_of(self.model)
+        weights = read_parameters(self.model)
         scores = accepted.evaluation
         metrics: dict[str, float] = {}
         if scores is not None:
             found = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "loss": scores.loss}
             metrics = {name: value for name, value in found.items() if math.isfinite(value)}
         trained = accepted.round > 0
+        if trained:
+            metrics |= as_metrics(told_counts(self.config, accepted.histogram))
         record = privacy_statement(self.config.privacy, trained, self.start.manifest, self.start.public_data)
         client = client_statement(self.config.client_level, trained, self.start.manifest)
         facts = ModelFacts(

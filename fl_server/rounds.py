@@ -52,12 +52,14 @@ class Accepted:
         weights: all its parameters.
         tally: what became of the cohort.
         evaluation: on the public set, if there is one.
+        histogram: faces of each class, as the devices told, noisy in a private run alone; None before they did.
     """
 
     round: int
     weights: Arrays
     tally: Tally
     evaluation: Evaluation | None
+    histogram: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Rounds:
             if strategy.budget is not None:
                 record |= {"client_epsilon": round(strategy.budget.epsilon(), 4), "client_level": strategy.budget.cost}
             state.history.append(record)
-            self._keep(state, Accepted(state.round, public, strategy.tally, scores) if accepted else None)
+            found = Accepted(state.round, public, strategy.tally, scores, class_counts(state.history))
+            self._keep(state, found if accepted else None)
         return state
 
     def _one_round(self, exchange: Exchange, strategy: StreamingAverage, state: Checkpoint) -> bool:
@@ -221,7 +224,7 @@ class Rounds:
             tally = Tally(asked=last["asked"], accepted=last["accepted"])
             weights = state.shown()
             write_parameters(model, weights)
-            self._publish(Accepted(state.round, weights, tally, self._evaluate(model)))
+            self._publish(Accepted(state.round, weights, tally, self._evaluate(model), class_counts(state.history)))
 
     def _publish(self, accepted: Accepted) -> None:
         try:
@@ -247,7 +250,7 @@ class Rounds:
     ) -> TrainRequest:
         asked, train = self.config.evaluation, self.config.train
         missing = asked.class_histogram and counts is None
-        if asked.class_histogram and counts is not None:
+        if asked.class_histogram and counts is not None and train.loss != "cross-entropy":
             train = train.model_copy(update={"class_counts": counts})
         elif asked.class_histogram and train.needs_counts:  # until the histogram is there, no class weighs more than another
             train = train.model_copy(update={"loss": "cross-entropy"})

@@ -3,7 +3,6 @@
 Libraries are imported when a command needs them, so that a wrong option is told at once.
 """
 
-import json
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +12,21 @@ import typer
 from rich.markup import escape
 
 from common.certificates import normal_name
-from common.config import LossName, RunConfig, Trainable, merge_settings, named_counts, nest_settings, read_config
-from common.console import out
+from common.config import (
+    ClientMode,
+    LossName,
+    Precision,
+    RunConfig,
+    Trainable,
+    merge_settings,
+    named_counts,
+    nest_settings,
+    read_config,
+)
+from common.console import out, print_json
 from common.errors import ConfigError, RunError
 from fl_server.addresses import every_address, is_every, likely_address, own_addresses, with_port
-from fl_server.status_commands import Folder, Json, default_folder
+from fl_server.status_commands import Folder, Json, server_home
 
 if TYPE_CHECKING:
     from fl_server.run_folder import RunFolder
@@ -68,14 +77,15 @@ def start(
     class_histogram: Annotated[
         bool,
         typer.Option(
-            "--class-histogram", help="Sum up the devices' faces per class once, under noise, for --loss; costs epsilon."
+            "--class-histogram",
+            help="Sum up the devices' faces per class once, under noise, for --loss and the manifest; costs epsilon.",
         ),
     ] = False,
     personal_head: Annotated[
         bool, typer.Option("--personal-head", help="Each device keeps a head of its own, which is never uploaded.")
     ] = False,
     client_dp: Annotated[
-        Literal["none", "central", "distributed"] | None,
+        ClientMode | None,
         typer.Option(help=f"Privacy of whole devices: noise by the server, or a share by each (default {D.client_level.mode})."),
     ] = None,
     client_epsilon: Annotated[
@@ -95,7 +105,7 @@ def start(
         bool, typer.Option("--no-secure-aggregation", help="See each device's update; devices refuse unless told otherwise.")
     ] = False,
     upload: Annotated[
-        Literal["float32", "float16", "int16", "int8"] | None,
+        Precision | None,
         typer.Option(help=f"How values are rounded; secure sums: float32 or int16 (default {D.upload.precision})."),
     ] = None,
     federated_evaluation: Annotated[
@@ -151,7 +161,7 @@ def start(
         "init": init,
     }
     values = merge_settings(read_config(config) if config else {}, nest_settings(options))
-    home = (folder or default_folder()).expanduser().resolve()
+    home = server_home(folder)
     _serve(home, _choose_run(home, values, new), host, address, port, until_finished, predict)
 
 
@@ -167,7 +177,7 @@ def resume(
     """Run the server and go on with its last run, with that run's own settings."""
     from fl_server.run_folder import RunFolder
 
-    home = (folder or default_folder()).expanduser().resolve()
+    home = server_home(folder)
     run = RunFolder.latest(home)
     if run is None:
         raise RunError(f"{home} holds no run to go on with: fl-server start begins one.")
@@ -235,7 +245,7 @@ def _serve(
     wanted = run.config.server
     if as_json:
         told = {"dir": str(home), "run": run.name, "round": run.done, "rounds": wanted.rounds, "address": at}
-        out.print(json.dumps(told), soft_wrap=True, markup=False, emoji=False)
+        print_json(told, indent=None)
         become(plan)
     out.print(f"Server folder: {escape(str(home))}", soft_wrap=True)
     out.print(

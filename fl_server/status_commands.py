@@ -3,7 +3,6 @@
 Libraries are imported when a command needs them, so that both answer at once.
 """
 
-import json
 import os
 import signal
 import time
@@ -15,8 +14,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.console import out
+from common.console import out, print_json
 from common.errors import RunError
+from common.places import state_home
 from fl_server.addresses import with_port
 
 STOP_SECONDS = 60
@@ -26,9 +26,9 @@ Folder = Annotated[Path | None, typer.Option("--dir", help="The server's folder 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def default_folder() -> Path:
-    """The server's folder when none is given."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emofl" / "server"
+def server_home(given: Path | None) -> Path:
+    """The server's folder, as an absolute path."""
+    return (given or state_home() / "server").expanduser().resolve()
 
 
 def status(folder: Folder = None, as_json: Json = False) -> None:
@@ -36,7 +36,7 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
     from fl_server.run_folder import RunFolder
     from fl_server.server_lock import read_status, running_server
 
-    home = (folder or default_folder()).expanduser().resolve()
+    home = server_home(folder)
     process = running_server(home)
     said = read_status(home)
     run = RunFolder.latest(home)
@@ -59,7 +59,7 @@ def status(folder: Folder = None, as_json: Json = False) -> None:
         "online": said.get("online", []) if process else [],
     }
     if as_json:
-        out.print_json(json.dumps(known))
+        print_json(known)
         return
     where = escape(with_port(known["address"], known["port"])) if said.get("port") else "starting"
     table = Table(show_header=False, box=None)
@@ -78,7 +78,7 @@ def stop(folder: Folder = None, as_json: Json = False) -> None:
     from fl_server.plan import LOG
     from fl_server.server_lock import running_server
 
-    home = (folder or default_folder()).expanduser().resolve()
+    home = server_home(folder)
     process = running_server(home)
     if process is None:
         raise RunError(f"No server runs with {home}.")
@@ -93,7 +93,7 @@ def stop(folder: Folder = None, as_json: Json = False) -> None:
             )
         time.sleep(0.1)
     if as_json:
-        out.print_json(json.dumps({"dir": str(home), "stopped": True, "process": process}))
+        print_json({"dir": str(home), "stopped": True, "process": process})
     else:
         out.print("The server has stopped.")
 

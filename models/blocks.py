@@ -11,10 +11,10 @@ from torch import Tensor, nn
 Norm = Callable[[int], nn.Module]
 
 
-def divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` next to `channels`, at least `divisor` and at least nine tenths of `channels`."""
-    found = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return found + divisor if found < 0.9 * channels else found
+def divisible(channels: float) -> int:
+    """The multiple of 8 next to `channels`, at least 8 and at least nine tenths of `channels`."""
+    found = max(8, int(channels + 4) // 8 * 8)
+    return found + 8 if found < 0.9 * channels else found
 
 
 def convolution(

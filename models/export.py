@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.errors import ModelError
+from common.parameters import read_parameters
 from models.heatmap import Explained, explains
 from models.onnx_forms import finish, prepare
+from models.onnx_session import cpu_session
 
 OPSET = 18
 INPUT, OUTPUT, HEATMAP = "faces", "logits", "heatmap"
@@ -102,7 +104,7 @@ class OnnxTemplate:
 
     def _compare(self, content: bytes, weights: Weights) -> None:
         self._reference.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
-        session = inference_session(content)
+        session = cpu_session(content)
         generator = np.random.default_rng(0)
         for batch in (1, 3):
             faces = generator.standard_normal((batch, 1, self.size, self.size), dtype=np.float32)
@@ -133,12 +135,7 @@ def export_onnx(model: nn.Module, size: int) -> bytes:
     Raises:
         ModelError: it cannot be exported faithfully.
     """
-    return OnnxTemplate.trace(model, size).fill(weights_of(model))
-
-
-def weights_of(model: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """The model's state dict as arrays of its own, on the CPU."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    return OnnxTemplate.trace(model, size).fill(read_parameters(model))
 
 
 def _make_distinct(model: nn.Module) -> None:
@@ -178,13 +175,3 @@ def _trace(model: nn.Module, size: int, outputs: tuple[str, ...]) -> Any:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ModelError(f"The model cannot be exported to ONNX: {reason}.") from error
     return graph
-
-
-def inference_session(content: bytes) -> Any:
-    """The ONNX file `content` in ONNX Runtime, on one thread of the CPU."""
-    import onnxruntime  # `common` comes first: it turns onnxruntime's telemetry off
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -16,9 +16,10 @@ from torch import nn
 from common.arrays import Arrays
 from common.canonical import sha256
 from common.config import ModelConfig
-from common.parameters import write_parameters
-from models.export import HEATMAP, INPUT, OUTPUT, OnnxTemplate, inference_session, weights_of
+from common.parameters import read_parameters, write_parameters
+from models.export import HEATMAP, INPUT, OUTPUT, OnnxTemplate
 from models.mobilenet import build_model
+from models.onnx_session import cpu_session
 from models.phone_formats import FORMATS, Run, load_phone_format, write_phone_format
 from models.preprocess import Preprocessing
 from models.quantise import quantise
@@ -115,7 +116,7 @@ def export(
         files = write_phone_format(name, network, size, out)
         run = load_phone_format(name, out)
     else:
-        content = source.onnx or OnnxTemplate.trace(network, size).fill(weights_of(network))
+        content = source.onnx or OnnxTemplate.trace(network, size).fill(read_parameters(network))
         content = quantise(content) if name == "onnx-int8" else content
         out.write_bytes(content)
         files, run = (out,), _onnx_run(content)
@@ -171,20 +172,19 @@ def describe(source: Source, exported: Exported) -> dict[str, Any]:
     }
 
 
-def made_up_pictures(count: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
+def made_up_pictures(count: int, size: int) -> NDArray[np.uint8]:
     """(count, size, size) uint8 smooth random pictures: not faces, and enough to see whether two programs compute the same."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (count, 6, 6), dtype=np.uint8)
+    small = np.random.default_rng(0).integers(0, 256, (count, 6, 6), dtype=np.uint8)
     return np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in small]).astype(np.uint8)
 
 
 def _onnx_run(content: bytes) -> Run:
-    session = inference_session(content)
+    session = cpu_session(content)
     return lambda face: np.asarray(session.run([OUTPUT], {INPUT: face})[0], dtype=np.float32)
 
 
 def _gives_heatmap(path: Path) -> bool:
-    return any(output.name == HEATMAP for output in inference_session(path.read_bytes()).get_outputs())
+    return any(output.name == HEATMAP for output in cpu_session(path.read_bytes()).get_outputs())
 
 
 def _contents(files: tuple[Path, ...]) -> dict[str, bytes]:

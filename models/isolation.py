@@ -6,7 +6,7 @@ from torch import nn
 from common.errors import ModelError
 
 
-def refuse_mixed_examples(model: nn.Module, input_shape: tuple[int, ...] = (1, 48, 48)) -> None:
+def refuse_mixed_examples(model: nn.Module) -> None:
     """Check that no output depends on another example of the batch, by layer type and by a probe.
 
     The probe runs the model in its current mode and asks whether the gradient of the first example's output with respect to
@@ -19,10 +19,9 @@ def refuse_mixed_examples(model: nn.Module, input_shape: tuple[int, ...] = (1, 4
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ModelError(
                 f"Layer {name or 'of the model'} is {type(module).__name__}: it mixes the examples of a batch, so one "
-                "person's face changes the gradients of others and no clipping bounds its influence. Use GroupNorm "
-                "(models.convert turns BatchNorm checkpoints into it)."
+                "person's face changes the gradients of others and no clipping bounds its influence. Use GroupNorm."
             )
-    inputs = torch.zeros((2, *input_shape)).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    inputs = torch.zeros((2, 1, 48, 48)).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
     inputs.requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         first = model(inputs)[0].sum()

@@ -3,7 +3,6 @@
 `models.published` asks it, so that a registry can neither change hands nor go back to an old version unnoticed.
 """
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,12 +34,6 @@ class _Pins(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     registries: dict[str, Pin] = {}
-
-
-def default_state_folder() -> Path:
-    """`$XDG_STATE_HOME/emofl`, or `~/.local/state/emofl`."""
-    home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".local" / "state") / "emofl"
 
 
 class KnownPublishers:

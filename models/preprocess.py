@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.faces.crop import Box, crop_face, to_grey
+from models.faces.crop import Box, crop_face
 
 __all__ = ["Box", "Preprocessing"]
 
@@ -36,10 +36,6 @@ class Preprocessing(BaseModel):
     mean: float = 0.5
     std: float = Field(default=0.25, gt=0.0)
 
-    def grey(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA uint8 -> (H, W) uint8."""
-        return to_grey(picture)
-
     def crop(self, picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
         """The square around `box`, widened by the margin, as (size, size) uint8 grey."""
         return crop_face(picture, box, self.size, self.crop_margin)
@@ -47,8 +43,7 @@ class Preprocessing(BaseModel):
     def whole(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A picture that already is a face crop, as (size, size) uint8 grey: no margin is added."""
         rows, columns = picture.shape[:2]
-        plain = self.model_copy(update={"crop_margin": 0.0})
-        return plain.crop(picture, (0, 0, columns, rows))
+        return crop_face(picture, (0, 0, columns, rows), self.size)
 
     def normalise(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, size, size) uint8 -> (N, 1, size, size) float32, the model's input."""

@@ -39,9 +39,10 @@ def prior_correct(probabilities: Floats, train_prior: Numbers, target_prior: Num
 
 def _frequencies(prior: Numbers) -> NDArray[np.float64]:
     values = np.asarray(prior, dtype=np.float64)
-    if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
+    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise DataError("A class prior has one number per class, none of them negative, and not all zero.")
-    return np.asarray(np.maximum(values / values.sum(), LEAST))
+    parts = values / values.max()
+    return np.asarray(np.maximum(parts / parts.sum(), LEAST))
 
 
 def corrected_accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> float:
@@ -51,6 +52,35 @@ def corrected_accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> floa
     """
     frequencies = np.bincount(labels, minlength=probabilities.shape[1])
     return float((prior_correct(probabilities, probabilities.mean(0), frequencies).argmax(1) == labels).mean())
+
+
+def evened_balanced_accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+    """Balanced accuracy, over the classes present, once each class's probability is divided by its mean over the faces: one step
+    of Saerens et al. towards equal frequencies, and what such a shift alone makes of it.
+
+    It looks at which faces it is scored on, though not at their labels, so it may be compared with and must not be claimed.
+    """
+    even = np.ones(probabilities.shape[1])
+    right = prior_correct(probabilities, probabilities.mean(0), even).argmax(1) == labels
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def even_shift(counts: Numbers, share: float = 1.0) -> NDArray[np.float64]:
+    """(C,) what is added to all logits to take the class frequencies of the training faces out of a model's answers.
+
+    -share log(prior): post-hoc logit adjustment (Menon et al. 2021, "Long-tail learning via logit adjustment", section 4.1, whose
+    tau is the share). It needs no training.
+
+    Args:
+        counts: (C,) faces of each class in training: public ones, or a histogram whose noise was debited.
+        share: 0 leaves the answers as they are, 1 answers as if all classes were equally frequent.
+
+    Raises:
+        DataError: a count is negative or infinite, all are zero, or the share is no number from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise DataError(f"A share lies between 0 and 1, not at {share:g}: 0 leaves the answers as they are.")
+    return np.asarray(-share * np.log(_frequencies(counts)))
 
 
 def fitted_shift(logits: Floats, targets: Floats) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ The camera loop, the command lines and the registry itself read models through `
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,8 @@ from common.canonical import sha256
 from common.errors import IntegrityError
 from common.files import read_plain
 from common.identity import PublicKey, grouped, parse_fingerprint
-from models.known_publishers import KnownPublishers, Pin, default_state_folder
+from common.places import state_home
+from models.known_publishers import KnownPublishers, Pin
 from models.manifest import (
     CONTEXT,
     MANIFEST,
@@ -41,6 +42,12 @@ ATTEMPTS = 5
 T = TypeVar("T")
 Trust = PublicKey | str | Path
 """Whom to trust: a key, a fingerprint as text, or a key file."""
+
+
+def trusted(named: str | None) -> Trust | None:
+    """What a person named: a key file, else a fingerprint, or nothing."""
+    file = Path(named).expanduser() if named else None
+    return file if file is not None and file.is_file() else named
 
 
 class TooLarge(IntegrityError):
@@ -98,13 +105,13 @@ def open_published(path: Path, trust: Trust | None = None, state: Path | None = 
     Args:
         trust: whose signature counts. None trusts the key that a registry shows first, and from then on no other.
         state: folder of what is remembered about registries. With `trust` None it defaults to
-            `default_state_folder()`; with `trust` given and no `state`, nothing is remembered, and a registry that
+            `state_home()`; with `trust` given and no `state`, nothing is remembered, and a registry that
             went back to an older version between two openings is not noticed.
 
     Raises:
         IntegrityError: nothing is published there, or any byte of it is not what the trusted publisher signed.
     """
-    known = KnownPublishers(state or default_state_folder()) if trust is None or state is not None else None
+    known = KnownPublishers(state or state_home()) if trust is None or state is not None else None
     if os.path.lexists(path / LATEST):
         publisher = _publisher(path, trust, known)
         return _open_latest(path, publisher, known)
@@ -260,9 +267,7 @@ def _open_latest(registry: Path, publisher: PublicKey, known: KnownPublishers | 
     if known is not None:
         pin = Pin(fingerprint=model.fingerprint, sequence=model.manifest.sequence, manifest=model.manifest_sha256)
         known.remember(registry, pin)
-    return PublishedModel(
-        model.folder, model.manifest, model.manifest_sha256, publisher, model._files, registry=registry, known=known
-    )
+    return replace(model, registry=registry, known=known)
 
 
 def _publisher(registry: Path, trust: Trust | None, known: KnownPublishers | None) -> PublicKey:

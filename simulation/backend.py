@@ -1,4 +1,4 @@
-"""What carries a simulation's messages: threads of this process, worker processes, or Ray. `simulation.run` calls `simulate`.
+"""What carries a simulation's messages: threads of this process or worker processes. `simulation.run` calls `simulate`.
 
 Flower's own entry points are deprecated and hard-wire Ray; its engine polls, which costs 3 ms a message.
 """

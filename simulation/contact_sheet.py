@@ -13,6 +13,7 @@ from common.console import out, run_command_line
 from common.emotions import EMOTIONS_7
 from models.faces.contact_sheet import Layout, Picture, Row, sized, write_sheet
 from models.faces.contact_sheet import contact_sheet as lay_out
+from models.faces.crop import to_grey
 from models.preprocess import Preprocessing
 from simulation.synthetic_faces import draw_faces
 from simulation.synthetic_scene import SceneFrame, render_scene
@@ -34,7 +35,7 @@ def contact_sheet() -> Picture:
 
 def _detected(frame: SceneFrame) -> list[Picture]:
     cascade = cv2.CascadeClassifier(str(Path(cv2.__file__).with_name("data") / "haarcascade_frontalface_alt2.xml"))
-    boxes = np.asarray(cascade.detectMultiScale(Preprocessing().grey(frame.picture), 1.1, 3, 0, (60, 60)), dtype=int)
+    boxes = np.asarray(cascade.detectMultiScale(to_grey(frame.picture), 1.1, 3, 0, (60, 60)), dtype=int)
     return [Preprocessing().crop(frame.picture, (x, y, w, h)) for x, y, w, h in sorted(boxes.tolist())]
 
 

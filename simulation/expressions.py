@@ -18,6 +18,13 @@ _ROW = {unit: row for row, unit in enumerate(ACTION_UNITS)}
 
 _ONE_SIDED = frozenset({"contempt"})
 
+_WEAKEST = 0.35
+"""Intensity of the faintest expression, in 0..1; a neutral face has none."""
+_MISSING, _UNRELATED = 0.06, 0.04
+"""Probability that an action unit of the prototype stays still; mean intensity of every unit's unrelated movement."""
+_MIXED, _MOST_MIXED = 0.12, 0.4
+"""Probability that a second emotion is mixed in, and its largest share."""
+
 PROTOTYPES: dict[str, tuple[dict[int, float], ...]] = {
     "neutral": ({},),
     "happiness": (
@@ -88,35 +95,15 @@ def prototype(emotion: str, variant: int = 0, side: int = 0) -> NDArray[np.float
     return units
 
 
-@dataclass(frozen=True)
-class Variation:
-    """How far drawn expressions stray from their prototypes.
-
-    Attributes:
-        weakest: intensity of the faintest expression, in 0..1; a neutral face has none.
-        missing: probability that an action unit of the prototype stays still.
-        unrelated: mean intensity of every unit's unrelated movement.
-        mixed: probability that a second emotion is mixed in.
-        most_mixed: largest share of that second emotion, below 0.5.
-    """
-
-    weakest: float = 0.35
-    missing: float = 0.06
-    unrelated: float = 0.04
-    mixed: float = 0.12
-    most_mixed: float = 0.4
-
-
-def draw_expression(emotion: str, rng: np.random.Generator, among: tuple[str, ...], vary: Variation | None = None) -> Expression:
+def draw_expression(emotion: str, rng: np.random.Generator, among: tuple[str, ...]) -> Expression:
     """A random expression of `emotion`; what is mixed in comes from `among`."""
-    vary = vary or Variation()
     units = _one(emotion, rng)
-    units *= vary.weakest + (1 - vary.weakest) * rng.beta(2.4, 1.1)
-    units[rng.random(len(units)) < vary.missing] = 0.0
-    if rng.random() < vary.mixed:
-        share = rng.uniform(0.15, vary.most_mixed)
+    units *= _WEAKEST + (1 - _WEAKEST) * rng.beta(2.4, 1.1)
+    units[rng.random(len(units)) < _MISSING] = 0.0
+    if rng.random() < _MIXED:
+        share = rng.uniform(0.15, _MOST_MIXED)
         units = (1 - share) * units + share * _one(among[rng.integers(len(among))], rng)
-    units += rng.exponential(vary.unrelated, (len(units), 1))
+    units += rng.exponential(_UNRELATED, (len(units), 1))
     units *= 1 + 0.08 * rng.standard_normal(units.shape)
     right, down = (0.3 * rng.standard_normal(2)).clip(-1, 1).tolist()
     return Expression(units.clip(0.0, 1.3), (right, down))

@@ -4,17 +4,16 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.config import Scheme
 from common.errors import DataError
 from models.faces.faceset import FaceSet
 
 Rows = NDArray[np.int64]
-Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
 
 _POOR_SHARE = 0.1
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -12,13 +12,16 @@ from common.console import err, out
 from common.errors import RunError
 from common.sigterm import sigterm_stops
 
+if TYPE_CHECKING:
+    from simulation.backend import BackendName
+
 
 @sigterm_stops()
 def perform(
     settings: RunConfig | None,
     folder: Path | None,
     resume: Path | None,
-    backend: Literal["in-process", "processes", "ray"],
+    backend: "BackendName",
     workers: int | None,
 ) -> Path:
     """Run `settings`, or go on with `resume`, with a display, and report; returns the run folder. SIGTERM stops it, too."""

@@ -1,6 +1,5 @@
 """`fl-sim personalise RUN`: per-device accuracy before and after each device has its own head. `simulation.cli` mounts it."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError
 from fl_client.personal_settings import PersonalSettings
 
@@ -43,7 +42,7 @@ def personalise(
         outcome = personalise_run(folder, settings, lambda: bar.advance(task))
     values = write_outcome(run, outcome, settings)
     if as_json:
-        out.print(json.dumps(values), soft_wrap=True, markup=False)
+        print_json(values, indent=None)
         return
     if outcome.kept:
         out.print("The heads are those that the devices kept in this run (--personal-head).")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 from common.config import TrainConfig
 from common.errors import ConfigError, PrivacyError
@@ -15,7 +16,7 @@ from fl_client.train import coarse_count, make_plan
 from fl_server.cohort import expected_participations
 
 EPSILONS = (1.0, 2.0, 4.0, 8.0)
-ACCOUNTANTS: tuple[Accountant, ...] = ("rdp", "prv")
+ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
 
 MOST_ROUNDS = 100_000
 """Beyond that, the answer to how many rounds fit is `MOST_ROUNDS`."""

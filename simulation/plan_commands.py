@@ -1,15 +1,15 @@
 """The command `fl-sim plan`: which noise a budget asks for and what the rounds cost, before anyone trains."""
 
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from common.config import PrivacyConfig, RunConfig, make_config, nest_settings
-from common.console import err, out
+from common.console import err, out, print_json
 from common.errors import ConfigError
+from common.privacy.release import Accountant
 
 if TYPE_CHECKING:
     from simulation.plan import Campaign, Cost, Offer
@@ -30,9 +30,7 @@ def plan(
     ] = None,
     clients: Annotated[int | None, Option(min=1, help="Devices in all; needed with --cohort.")] = None,
     cohort: Annotated[int | None, Option(min=1, help="Devices asked per round; without it, all in every round.")] = None,
-    accountant: Annotated[
-        Literal["rdp", "prv"] | None, Option(help=f"How epsilon is composed (default {D.privacy.accountant}).")
-    ] = None,
+    accountant: Annotated[Accountant | None, Option(help=f"How epsilon is composed (default {D.privacy.accountant}).")] = None,
     noise: Annotated[
         float | None, Option(help="A noise multiplier: how many rounds fit with it, instead of which noise the rounds need.")
     ] = None,
@@ -65,7 +63,7 @@ def plan(
     fitting = campaign.rounds_that_fit(sigma, privacy.epsilon, privacy.delta, privacy.accountant)
     costs = costs_by_round(campaign, sigma, privacy.delta, privacy.accountant)
     if as_json:
-        out.print(json.dumps(_as_json(campaign, privacy, sigma, fitting, costs)), soft_wrap=True, markup=False)
+        print_json(_as_json(campaign, privacy, sigma, fitting, costs), indent=None)
         return
     _explain(campaign, privacy, sigma, fitting, costs[-1])
     out.print(_cost_table(costs))

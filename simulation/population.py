@@ -17,6 +17,7 @@ from simulation.synthetic_faces import draw_faces
 
 MOST_DRAWN_TEST = 1500
 FACES_PER_PERSON = 30
+LEAST_PEOPLE = 7
 LEAST_EXAMPLES = 8
 
 
@@ -76,15 +77,19 @@ class StoredFaces:
         return FaceSet(np.array(images[own]), np.array(targets[own]), self.classes)
 
 
+def _people(faces: int) -> int:
+    return max(LEAST_PEOPLE, faces // FACES_PER_PERSON)
+
+
 def _read(data: DataConfig, model: ModelConfig, seed: int) -> tuple[FaceSet, FaceSet, FaceSet, tuple[str, ...]]:
     if data.path is None:
         aside = min(MOST_DRAWN_TEST, data.drawn // 4)
         train, validation, test = (
-            draw_faces(count, seed=3 * seed + part, people=max(7, count // FACES_PER_PERSON), classes=model.classes)
+            draw_faces(count, seed=3 * seed + part, people=_people(count), classes=model.classes)
             for part, count in enumerate((data.drawn, aside, aside))
         )
-        people = data.drawn // FACES_PER_PERSON
-        return train, validation, test, (f"{data.drawn} drawn faces of {people} people; test faces are of other people.",)
+        note = f"{data.drawn} drawn faces of {_people(data.drawn)} people; test faces are of other people."
+        return train, validation, test, (note,)
     if data.path.is_dir() and not (data.path / "fer2013.csv").exists():
         everything, note = open_faces(data.path, classes=model.classes)
         order = np.random.default_rng(seed).permutation(len(everything))

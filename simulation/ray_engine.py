@@ -1,4 +1,4 @@
-"""Flower's own simulation engine with Ray, for several machines. `simulation.backend` uses it.
+"""Flower's own simulation engine with Ray, for several machines. `simulation.run` uses it.
 
 It costs 22 s to start and 10 ms a message. It touches Flower's internals (flwr 1.41.0, pinned).
 """
@@ -65,7 +65,7 @@ def simulate_on_ray(
     clients: int,
     backend: Backend,
 ) -> None:
-    """As `simulation.backend.simulate`."""
+    """As `simulation.backend.simulate`, with a `ray_backend` in place of a crew."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
     run = Run.create_empty(run_id=generate_rand_int_from_bytes(RUN_ID_NUM_BYTES))

@@ -21,7 +21,7 @@ from models.evaluate import Evaluation, evaluate, judge, predict
 from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
-from models.prior import corrected_accuracy
+from models.prior import corrected_accuracy, evened_balanced_accuracy
 from models.starting_point import pinned_start
 from simulation.devices import SimulatedDevices
 from simulation.partition import skew_table
@@ -52,22 +52,34 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """One model on the test faces.
+
+    Attributes:
+        plain: as the model answers.
+        shifted: accuracy once its class priors are shifted to the test faces' own.
+        evened: balanced accuracy once they are shifted to equal frequencies.
+    """
+
+    plain: Evaluation
+    shifted: float
+    evened: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """The figures of a finished run.
 
     Attributes:
         test: the last model on the test faces.
-        shifted: accuracy of the last model there, once its class priors are shifted to the test faces' own.
-        start, start_shifted: the same of the model before round 1; None where what it started from is gone.
+        start: the same of the model before round 1; None where what it started from is gone.
         per_device: accuracy of the last model on each device's own held-out faces, with its own head where it kept one; NaN where
             it has none.
         skew: (devices, classes) training faces.
     """
 
-    test: Evaluation
-    shifted: float
-    start: Evaluation | None
-    start_shifted: float | None
+    test: Scores
+    start: Scores | None
     per_device: NDArray[np.float64]
     skew: NDArray[np.int64]
 
@@ -79,7 +91,7 @@ def find(folder: RunFolder, population: Population) -> Findings:
     write_parameters(model, Checkpoint.load(folder.path / CHECKPOINT).shown())
     preprocessing, weights = Preprocessing(), read_parameters(model)
     devices = SimulatedDevices(config, folder.path / "devices")
-    test, shifted = score_test(model, population.test)
+    test = score_test(model, population.test)
     per_device = []
     for number, rows in enumerate(population.holdout):
         if config.train.local_layers == "head":
@@ -87,21 +99,19 @@ def find(folder: RunFolder, population: Population) -> Findings:
         per_device.append(evaluate(model, population.faces.take(rows), preprocessing).accuracy if len(rows) else np.nan)
     try:
         begun = Rounds(config, folder.name, folder.path).initial_model(pinned_start(config, folder.path).weights)
-        start, start_shifted = score_test(begun, population.test)
+        start = score_test(begun, population.test)
     except EmoflError:
-        start, start_shifted = None, None
+        start = None
     return Findings(
         test=test,
-        shifted=shifted,
         start=start,
-        start_shifted=start_shifted,
         per_device=np.array(per_device),
         skew=skew_table(population.training, population.faces),
     )
 
 
-def score_test(model: nn.Module, faces: FaceSet) -> tuple[Evaluation, float]:
-    """A model on the test faces, and its accuracy there once its class priors are shifted to theirs.
+def score_test(model: nn.Module, faces: FaceSet) -> Scores:
+    """A model on the test faces.
 
     Raises:
         RunError: the model's answers are not finite numbers.
@@ -112,7 +122,9 @@ def score_test(model: nn.Module, faces: FaceSet) -> tuple[Evaluation, float]:
             "The model's answers are not finite numbers, because its weights grew without bound: begin another run with smaller "
             "steps (--server-lr, --lr)."
         )
-    return judge(logits, faces.targets), corrected_accuracy(softmax(logits, axis=1), faces.labels)
+    parts = softmax(logits, axis=1)
+    evened = evened_balanced_accuracy(parts, faces.labels)
+    return Scores(judge(logits, faces.targets), corrected_accuracy(parts, faces.labels), evened)
 
 
 def chance(faces: FaceSet) -> tuple[float, float]:
@@ -126,6 +138,7 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
     config, records = folder.config, read_metrics(folder.path)
     scored = findings.per_device[~np.isnan(findings.per_device)]
     even, majority = chance(population.test)
+    test, start = findings.test, findings.start
     summary: dict[str, Any] = {
         "run": folder.name,
         "private": config.privacy.private,
@@ -139,18 +152,20 @@ def summarise(folder: RunFolder, population: Population, findings: Findings) -> 
         "rounds": records[-1]["round"],
         "clients": config.data.clients,
         "training_faces": int(sum(len(rows) for rows in population.training)),
-        "test_faces": findings.test.examples,
-        "test_accuracy": findings.test.accuracy,
-        "test_balanced_accuracy": findings.test.balanced_accuracy,
-        "test_priors_shifted": findings.shifted,
-        "start_accuracy": findings.start.accuracy if findings.start else None,
-        "start_balanced_accuracy": findings.start.balanced_accuracy if findings.start else None,
-        "start_priors_shifted": findings.start_shifted,
-        "test_loss": findings.test.loss if np.isfinite(findings.test.loss) else None,
+        "test_faces": test.plain.examples,
+        "test_accuracy": test.plain.accuracy,
+        "test_balanced_accuracy": test.plain.balanced_accuracy,
+        "test_priors_shifted": test.shifted,
+        "test_balanced_evened": test.evened,
+        "start_accuracy": start.plain.accuracy if start else None,
+        "start_balanced_accuracy": start.plain.balanced_accuracy if start else None,
+        "start_priors_shifted": start.shifted if start else None,
+        "start_balanced_evened": start.evened if start else None,
+        "test_loss": test.plain.loss if np.isfinite(test.plain.loss) else None,
         "accepted_rounds": sum(record["accepted"] > 0 for record in records),
         "test_recall": {
             name: None if np.isnan(recall) else float(recall)
-            for name, recall in zip(config.model.classes, findings.test.recalls, strict=True)
+            for name, recall in zip(config.model.classes, test.plain.recalls, strict=True)
         },
         "chance": even,
         "majority_class": majority,
@@ -179,10 +194,13 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("training faces", f"{summary['training_faces']:,}")
     table.add_row("test accuracy", f"{summary['test_accuracy']:.1%} of {summary['test_faces']:,} faces")
     table.add_row("balanced accuracy", f"{summary['test_balanced_accuracy']:.1%}")
-    table.add_row("with class priors shifted", f"{summary['test_priors_shifted']:.1%}")
+    table.add_row("class priors as in the test", f"{summary['test_priors_shifted']:.1%}")
+    table.add_row("class priors evened", f"balanced {summary['test_balanced_evened']:.1%}")
     if summary["start_accuracy"] is not None:
         begun = f"{summary['start_accuracy']:.1%}, balanced {summary['start_balanced_accuracy']:.1%}"
-        table.add_row("before round 1", f"{begun}, shifted {summary['start_priors_shifted']:.1%}")
+        shifted = f"{summary['start_priors_shifted']:.1%}, balanced {summary['start_balanced_evened']:.1%}"
+        table.add_row("before round 1", begun)
+        table.add_row("  its priors as in the test, evened", shifted)
     table.add_row("chance, most frequent class", f"{summary['chance']:.1%}, {summary['majority_class']:.1%}")
     if summary["device_accuracy_mean"] is not None:
         mean, worst = summary["device_accuracy_mean"], summary["device_accuracy_worst_tenth"]
@@ -200,6 +218,6 @@ def write_report(folder: RunFolder, population: Population) -> dict[str, Any]:
     plots.mkdir(exist_ok=True)
     plot_accuracy(runs, plots / "accuracy.png")
     plot_epsilon(runs, plots / "epsilon.png")
-    plot_devices(findings.per_device, findings.test.accuracy, plots / "devices.png")
+    plot_devices(findings.per_device, findings.test.plain.accuracy, plots / "devices.png")
     plot_skew(findings.skew, folder.config.model.classes, plots / "skew.png")
     return summary

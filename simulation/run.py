@@ -201,6 +201,6 @@ def _carry(engine: Engine, server_app: MakeServerApp, devices: SimulatedDevices,
         simulate(server_app, partial(build_client_app, apart.open), clients, crew)
 
 
-def default_out(now: datetime | None = None) -> Path:
+def default_out() -> Path:
     """A folder for a run that was given none: runs/<time>."""
-    return Path("runs") / f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -8,9 +8,13 @@ import typer
 
 from common.config import (
     LEARNING_RATES,
+    ClientMode,
     LossName,
     Optimiser,
+    Precision,
     RunConfig,
+    Scheme,
+    Strategy,
     Trainable,
     merge_settings,
     named_counts,
@@ -19,6 +23,7 @@ from common.config import (
 )
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError
+from common.privacy.release import Accountant
 from models.starting_point import choose_start
 from simulation.perform import perform
 
@@ -31,8 +36,6 @@ TrainOption = partial(Help, rich_help_panel="Local training")
 UploadOption = partial(Help, rich_help_panel="What the server sees")
 ClientOption = partial(Help, rich_help_panel="Privacy of whole devices")
 RunOption = partial(Help, rich_help_panel="Run")
-Scheme = Literal["iid", "dirichlet", "one-class-poor", "quantity", "by-person"]
-Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
 
 
 D = RunConfig()
@@ -67,7 +70,7 @@ def run(
         PrivacyOption(help=f"Clipping norm of one face's gradient (default {D.privacy.clipping_norm:g})."),
     ] = None,
     accountant: Annotated[
-        Literal["rdp", "prv"] | None,
+        Accountant | None,
         PrivacyOption(help=f"How epsilon is composed (default {D.privacy.accountant})."),
     ] = None,
     dp_engine: Annotated[
@@ -136,7 +139,7 @@ def run(
         bool, TrainOption("--personal-head", help="Each device keeps a head of its own, which is never uploaded.")
     ] = False,
     client_dp: Annotated[
-        Literal["none", "central", "distributed"] | None,
+        ClientMode | None,
         ClientOption(help=f"Who adds the noise: the server, or each device its share (default {D.client_level.mode})."),
     ] = None,
     client_epsilon: Annotated[
@@ -160,11 +163,12 @@ def run(
     class_histogram: Annotated[
         bool,
         UploadOption(
-            "--class-histogram", help="Sum up the devices' faces per class once, under noise, for --loss; costs epsilon."
+            "--class-histogram",
+            help="Sum up the devices' faces per class once, under noise, for --loss and the manifest; costs epsilon.",
         ),
     ] = False,
     upload: Annotated[
-        Literal["float32", "float16", "int16", "int8"] | None,
+        Precision | None,
         UploadOption(help=f"How values are rounded; secure sums: float32 or int16 (default {D.upload.precision})."),
     ] = None,
     seed: Annotated[

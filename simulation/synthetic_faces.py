@@ -14,7 +14,7 @@ from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import ConfigError
 from models.faces.faceset import FaceSet, one_hot
 from simulation.drawing import sketch_person
-from simulation.expressions import Variation, draw_expression
+from simulation.expressions import draw_expression
 from simulation.people import Person, draw_person
 from simulation.sketch import View
 
@@ -67,7 +67,6 @@ def draw_faces(
     people: int | None = None,
     classes: tuple[str, ...] = EMOTIONS_7,
     conditions: Conditions | None = None,
-    variation: Variation | None = None,
 ) -> FaceSet:
     """Draw grey face crops, about 2 ms each on one core.
 
@@ -90,7 +89,7 @@ def draw_faces(
     """
     people = 40 if people is None else people
     _check(count, seed, size, people, classes)
-    conditions, variation = conditions or Conditions(), variation or Variation()
+    conditions = conditions or Conditions()
     labels = _spread(count, len(classes), [seed, _ORDER, 0])
     who = _spread(count, people, [seed, _ORDER, 1])
     known: dict[int, Person] = {}
@@ -104,7 +103,7 @@ def draw_faces(
             if number not in known:
                 known[number] = draw_person(seed, number)
             rng = np.random.default_rng([seed, _FACE, row])
-            film[at], light[at] = _photograph(known[number], classes, int(labels[row]), rng, size, conditions, variation)
+            film[at], light[at] = _photograph(known[number], classes, int(labels[row]), rng, size, conditions)
         images[first : first + len(rows)] = _develop(film, light, np.random.default_rng([seed, _NOISE, first]))
     return FaceSet(images, one_hot(labels, len(classes)), classes, who.astype(np.int32))
 
@@ -136,13 +135,12 @@ def _photograph(
     rng: np.random.Generator,
     size: int,
     conditions: Conditions,
-    variation: Variation,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The crop before its exposure, and the exposure: gain, offset, slope to the right and down, grain, contrast curve."""
     c = conditions
     normal = rng.standard_normal(8).clip(-2.2, 2.2).tolist()
     even = rng.random(8).tolist()
-    expression = draw_expression(classes[label], rng, classes, variation)
+    expression = draw_expression(classes[label], rng, classes)
     yaw, pitch, roll = (math.radians(sd * z) for sd, z in zip((c.yaw, c.pitch, c.roll), normal, strict=False))
     side = size * 3 // 2 if size < 128 else size
     unit = FRAMING.unit * side * math.exp(c.scale * normal[3])

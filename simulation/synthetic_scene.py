@@ -35,13 +35,11 @@ class SceneFace:
 
     Attributes:
         box: the square that holds it as a training crop would: x, y, width, height in pixels.
-        person: number of the person.
         emotion: what it shows, or while it changes what it shows most.
         settled: False while it changes.
     """
 
     box: Box
-    person: int
     emotion: str
     settled: bool
 
@@ -99,7 +97,6 @@ def write_scene_video(
     people: int = 2,
     size: tuple[int, int] = (480, 640),
     fps: float = 15.0,
-    emotions: tuple[str, ...] = EMOTIONS_7,
 ) -> list[tuple[SceneFace, ...]]:
     """Write `render_scene` to an .mp4 file, and return the faces of each frame.
 
@@ -107,7 +104,7 @@ def write_scene_video(
         ConfigError: as `render_scene`.
         DeviceError: the file cannot be written, or not of that name.
     """
-    scene = render_scene(frames, seed=seed, people=people, size=size, fps=fps, emotions=emotions)
+    scene = render_scene(frames, seed=seed, people=people, size=size, fps=fps)
     name = utf8_name(path)
     if not path.parent.is_dir() or path.is_dir():
         raise DeviceError(f"The video {path} cannot be written: give a file name in a folder that exists.")
@@ -153,7 +150,6 @@ class _Actor:
 
     def __init__(self, seed: int, number: int, emotions: tuple[str, ...], widest: float) -> None:
         rng = np.random.default_rng([seed, _ACTOR, number])
-        self._number = number
         self._person: Person = draw_person(seed, number)
         self._side = float(rng.uniform(max(_SMALLEST, 0.78 * widest), widest))
         self._light = float(rng.uniform(-0.4, 0.4))
@@ -174,7 +170,7 @@ class _Actor:
         view = View(x, y, unit, math.radians(9 * wave[5]), math.radians(4 * wave[6]), math.radians(5 * wave[7]))
         self._paint(picture, expression, view)
         left, top = x - side / 2, y - FRAMING.eyes * side
-        return SceneFace((round(left), round(top), round(side), round(side)), self._number, emotion, settled)
+        return SceneFace((round(left), round(top), round(side), round(side)), emotion, settled)
 
     def _face(self, time: float, gaze: tuple[float, float]) -> tuple[Expression, str, bool]:
         """The expression at `time`: the last part of each emotion's time is a smooth change to the next one."""

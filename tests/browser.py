@@ -1,6 +1,5 @@
 """A headless Chromium, driven over its debugging pipe, that records every request its pages make. Tests and benchmarks use it."""
 
-import base64
 import json
 import os
 import shutil
@@ -8,8 +7,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, Self
@@ -78,11 +75,6 @@ class Tab:
         """The screen's size in CSS pixels, and its colours."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 500)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """A PNG of what is shown; or of the whole page."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(answer["data"]))
 
     def _heard(self, message: dict[str, Any], session: str) -> None:
         method, facts = message["method"], message.get("params", {})
@@ -224,10 +216,3 @@ class Chromium:
                 for tab in self._tabs:
                     if message.get("sessionId") in getattr(tab, "_sessions", ()):
                         tab._heard(message, message["sessionId"])
-
-
-@contextmanager
-def browsing(camera: Path | None = None, *arguments: str) -> Iterator[Tab]:
-    """A page of a new browser."""
-    with Chromium(camera, *arguments) as chromium:
-        yield chromium.tab()

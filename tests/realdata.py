@@ -1,18 +1,19 @@
-"""The real faces for slow tests and benchmarks: `$EMOFL_DATA`, else `../shared/data` beside the repository, else a skip."""
+"""The real faces for slow tests, where `benchmarks.real_data` says; a test that needs them skips where there are none."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.real_data import real_folder
+
 EXPORTER = "export_fer2013.py"
 
 
 def data_folder() -> Path:
     """The folder with ferplus.npz and its exporter; skips the test that asks where there is none."""
-    folder = Path(os.environ.get("EMOFL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    folder = real_folder()
     for name in (EXPORTER, "ferplus.npz"):
         if not (folder / name).is_file():
             pytest.skip(f"The real data is not here: {folder / name} is missing. Set EMOFL_DATA to the folder that holds it.")

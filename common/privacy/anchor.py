@@ -18,6 +18,7 @@ from common.canonical import encode
 from common.config import Settings
 from common.errors import ConfigError, IntegrityError
 from common.files import locked, no_room, read_plain, write_atomic
+from common.places import state_home
 
 FILE_LIMIT = 1 << 16
 DIGEST = r"^[0-9a-f]{64}$"
@@ -58,8 +59,7 @@ Kept = TypeVar("Kept", Mark, Link)
 
 def state_folder() -> Path:
     """Where the user's anchors live: $XDG_STATE_HOME/emofl/ledgers, by default ~/.local/state/emofl/ledgers."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "emofl" / "ledgers"
+    return state_home() / "ledgers"
 
 
 @dataclass(frozen=True)

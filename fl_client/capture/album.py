@@ -23,7 +23,6 @@ from fl_client.capture import consent
 from models.faces.folder import CONSENT, SESSION_FOLDER, SUFFIXES
 from models.faces.picture import Unusable, digest, read_grey
 from models.faces.quality import bits_apart, fingerprint
-from models.preprocess import Preprocessing
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
@@ -238,7 +237,7 @@ class Album:
 
     def _remember(self, stored: Stored) -> None:
         try:
-            self._prints[stored.emotion].append((stored.path, fingerprint(read_grey(stored.path, Preprocessing()))))
+            self._prints[stored.emotion].append((stored.path, fingerprint(read_grey(stored.path))))
         except Unusable:
             return
 

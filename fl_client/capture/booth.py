@@ -165,7 +165,7 @@ class Booth:
         async with self._lock:
             stored = self._find(request.query_params.get("name"))
             try:
-                grey = await run_in_threadpool(read_grey, stored.path, Preprocessing())
+                grey = await run_in_threadpool(read_grey, stored.path)
             except Unusable as problem:
                 return refused(HTTPStatus.BAD_REQUEST, f"{stored.name} cannot be shown: {problem.reason}.")
         return _small(Preprocessing(size=THUMB).whole(grey))

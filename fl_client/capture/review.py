@@ -136,7 +136,7 @@ class Review:
 def _thumbnail(path: Path) -> NDArray[np.uint8]:
     side = TILE - 4
     try:
-        return sized(Preprocessing().whole(read_grey(path, Preprocessing())), side, side)
+        return sized(Preprocessing().whole(read_grey(path)), side, side)
     except Unusable:
         return np.full((side, side), 90, np.uint8)
 

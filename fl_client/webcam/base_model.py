@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from common.canonical import sha256
 from common.config import ModelConfig
 from common.emotions import EMOTIONS_8
@@ -18,6 +20,7 @@ from common.errors import IntegrityError
 from common.files import read_plain, write_atomic
 from fl_client.webcam.badge import VERIFIED, Badge, Tone
 from fl_client.webcam.model import LoopModel
+from models.class_counts import BASE
 from models.manifest import FILE_LIMIT
 from models.pretrained import FOLDER, Base, open_base
 
@@ -55,7 +58,7 @@ class BaseSource:
         """
         base = open_base(self.folder)
         manifest = base.manifest
-        config = ModelConfig(name=manifest.variant, stem_stride=manifest.stem_stride, classes=EMOTIONS_8)
+        config = manifest.config(EMOTIONS_8)
         return LoopModel(
             classes=config.classes,
             preprocessing=manifest.preprocessing,
@@ -66,6 +69,7 @@ class BaseSource:
             promise=" ".join((manifest.privacy.statement, *manifest.privacy.non_private)) + ".",
             signer=base.publisher.fingerprint,
             badge=Badge((PROMISE,), Tone.PUBLIC, signature=VERIFIED),
+            counts=np.array([BASE[name] for name in config.classes], dtype=np.float64),
         )
 
     def newer(self) -> LoopModel | None:

@@ -96,7 +96,7 @@ class Classifier:
         if not boxes:
             return Reading(np.empty((0, len(self.model.classes)), dtype=np.float32))
         logits, maps = self._run(model_inputs(self.model.preprocessing, picture, boxes), heat and self.has_heat)
-        return Reading(softmax(logits), maps)
+        return Reading(softmax(logits if self.model.shift is None else logits + self.model.shift), maps)
 
     def _run(
         self, inputs: NDArray[np.float32], heat: bool = False, *limits: Any

@@ -3,8 +3,11 @@
 The rest of the loop sees `LoopModel` only; `registry.py` makes one from a verified version.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fl_client.webcam.badge import Badge, Tone
 from models.preprocess import Preprocessing
@@ -24,6 +27,8 @@ class LoopModel:
         promise: the privacy statement in full.
         signer: fingerprint of the key that signed it, for people to compare.
         badge: what the screen says of all that; None: `privacy` alone.
+        counts: (C,) faces of each class in training, public or noisy, all above 0; None where nobody says.
+        shift: (C,) added to the logits of each face, None for the model's own answers.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +40,8 @@ class LoopModel:
     promise: str = ""
     signer: str = ""
     badge: Badge | None = None
+    counts: NDArray[np.float64] | None = field(default=None, compare=False)
+    shift: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def seal(self) -> Badge:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import ConfigError, IntegrityError
+from common.places import state_home
 from fl_client.webcam.badge import badge_of
 from fl_client.webcam.model import LoopModel
-from models.known_publishers import default_state_folder
-from models.published import LATEST, PublishedModel, Trust, newer_than, open_published
+from models.class_counts import counts_in
+from models.published import LATEST, PublishedModel, Trust, newer_than, open_published, trusted
 
 LONGEST_RUN_NAME = 24
 
@@ -31,7 +32,7 @@ class RegistrySource:
         self._last: PublishedModel | None = None
 
     def newest(self) -> LoopModel:
-        self._last = open_published(self._path, self._trust, state=default_state_folder())
+        self._last = open_published(self._path, self._trust, state=state_home())
         return loop_model(self._last)
 
     def newer(self) -> LoopModel | None:
@@ -59,6 +60,7 @@ def loop_model(published: PublishedModel) -> LoopModel:
         promise=" ".join(text for one in promises for text in (one.statement, *one.non_private)),
         signer=published.fingerprint,
         badge=badge,
+        counts=counts_in(manifest.metrics, manifest.model.classes),
     )
 
 
@@ -85,8 +87,7 @@ def source_of(model: Path | None, registry: Path | None, trust: str | None) -> R
         raise ConfigError(f"The folder {path} does not exist; `fl-sim run` makes a registry.")
     if registry and not os.path.lexists(path / LATEST) and os.path.lexists(path / "manifest.json"):
         raise ConfigError(f"{path} is one version, not a registry; use --model for it.")
-    key = Path(trust).expanduser() if trust else None
-    return RegistrySource(path, key if key is not None and key.is_file() else trust)
+    return RegistrySource(path, trusted(trust))
 
 
 def wait_for_first(registry: Path, say: Callable[[str], None], pause: float = 0.5) -> None:

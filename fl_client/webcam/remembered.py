@@ -4,14 +4,14 @@ from pathlib import Path
 
 from common.errors import IntegrityError
 from common.files import read_plain, write_atomic
-from models.known_publishers import default_state_folder
+from common.places import state_home
 
 LIMIT = 1 << 13
 
 
 def remember(registry: Path) -> None:
     """Keep its absolute path, readable by its owner alone (0600)."""
-    folder = default_state_folder()
+    folder = state_home()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomic(_file(), str(registry.resolve()).encode("utf-8", "surrogateescape"), mode=0o600)
 
@@ -26,4 +26,4 @@ def remembered() -> Path | None:
 
 
 def _file() -> Path:
-    return default_state_folder() / "webcam_registry"
+    return state_home() / "webcam_registry"

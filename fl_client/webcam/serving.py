@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from common.canonical import sha256
 from common.errors import ConfigError, DeviceError, IntegrityError
 from common.files import read_plain
+from common.places import state_home
 from common.quiet_http import QUIET_HTTP
 from fl_client.loopback import RoomyProtocol
 from fl_client.webcam.choice import BASE
@@ -29,10 +30,9 @@ from fl_client.webcam.registry import source_of, wait_for_first
 from fl_client.webcam.remembered import remembered
 from models.detector import blaze
 from models.detector.candidates import SAME_FACE, STRIDE
-from models.known_publishers import default_state_folder
 from models.lookout import Lookout
 from models.manifest import CONTEXT, MANIFEST, MANIFEST_LIMIT, ONNX, SIGNATURE
-from models.published import PublishedModel, Trust, newer_than, open_published
+from models.published import PublishedModel, Trust, newer_than, open_published, trusted
 from models.web.detection import shipped_detection
 from models.web.site import HEADERS, CameraSite, Detection, File
 
@@ -73,7 +73,7 @@ class VerifiedFiles:
     def __init__(self, path: Path, trust: Trust | None, say: Callable[[str], None]) -> None:
         self._say = say
         self._guard = threading.Lock()
-        self.newest = open_published(path, trust, state=default_state_folder())
+        self.newest = open_published(path, trust, state=state_home())
         self._files = _files(self.newest)
         self._lookout = Lookout(self.newest.registry or path)
         self._lookout.looked(refused=False)
@@ -208,8 +208,7 @@ def serve_page(
     source_of(model, registry, trust)  # refuses what cannot hold a published model
     if registry is not None:
         wait_for_first(registry, say)
-    key = Path(trust).expanduser() if trust else None
-    files = VerifiedFiles(registry or model or Path(), key if key is not None and key.is_file() else trust, say)
+    files = VerifiedFiles(registry or model or Path(), trusted(trust), say)
     page = LocalPage(make_app(files, CameraSite(server=False, detection=best_detection())), port)
     page.start()
     say(f"The camera page is at {page.address}, for browsers on this machine; pictures stay in them. Ctrl-C ends it.")

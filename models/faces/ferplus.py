@@ -34,11 +34,6 @@ _REASONS = {
 }
 
 
-def load_ferplus(fer2013_csv: Path, fer2013new_csv: Path, usage: Usage | None = None, rule: Rule = "soft") -> FaceSet:
-    """The faces of `read_ferplus`, for callers that show no report."""
-    return read_ferplus(fer2013_csv, fer2013new_csv, usage, rule)[0]
-
-
 def read_ferplus(
     fer2013_csv: Path, fer2013new_csv: Path, usage: Usage | None = None, rule: Rule = "soft"
 ) -> tuple[FaceSet, RowReport]:

@@ -111,7 +111,7 @@ def scan(path: Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> 
     images, labels, names, sizes = [], [], [], []
     for picture in pictures:
         try:
-            grey = read_grey(picture.path, preprocessing)
+            grey = read_grey(picture.path)
             images.append(preprocessing.whole(grey))
             labels.append(picture.label)
             names.append(picture.name)

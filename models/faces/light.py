@@ -1,4 +1,4 @@
-"""Gives a face that was taken in bad light the contrast that training faces have. The camera loop's classifier calls it.
+"""Gives a face that was taken in bad light the contrast that training faces have. `models.faces.inputs` calls it.
 
 Measured, not assumed: docs/webcam.md, "Dim light". Faces in ordinary light pass through untouched, byte for byte.
 """

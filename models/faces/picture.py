@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.faces.crop import to_grey
 from models.faces.report import Reason
-from models.preprocess import Preprocessing
 
 SHORTEST_SIDE = 16
 """Pixels; a smaller picture holds no readable face."""
@@ -54,14 +54,14 @@ def digest(path: Path) -> bytes:
         raise Unusable(Reason.UNREADABLE, str(error.strerror)) from error
 
 
-def read_grey(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def read_grey(path: Path) -> NDArray[np.uint8]:
     """The picture in `path`, upright, as (height, width) uint8 grey by the model's own rule.
 
     Raises:
         Unusable: as the reason says.
     """
     with _opened(_content(path)) as image:
-        grey = _upright(_grey(image, preprocessing), _orientation(image))
+        grey = _upright(_grey(image), _orientation(image))
     if grey.min() == grey.max():
         raise Unusable(Reason.BLANK)
     return grey
@@ -120,7 +120,7 @@ def _check_size(width: int, height: int, longest: int) -> None:
         raise Unusable(Reason.TOO_LARGE, f"{width}x{height}, a side has more than {longest:,} pixels")
 
 
-def _grey(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def _grey(image: Image.Image) -> NDArray[np.uint8]:
     """Any picture as (height, width) uint8 by the model's own rule, a band of rows at a time to spare memory."""
     image.load()
     width, height = image.size
@@ -132,7 +132,7 @@ def _grey(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]
         elif band.mode in ("1", "L", "LA"):
             bands.append(np.asarray(band.convert("L"), dtype=np.uint8))
         else:
-            bands.append(preprocessing.grey(np.asarray(band.convert("RGB"), dtype=np.uint8)[:, :, ::-1]))
+            bands.append(to_grey(np.asarray(band.convert("RGB"), dtype=np.uint8)[:, :, ::-1]))
     return np.concatenate(bands)
 
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from common.canonical import decode, encode
+from common.config import ModelConfig
 from common.errors import IntegrityError
 from models.manifest import FileEntry, MetricName, PrivacyStatement, Sentence, Sha256, Signed, Utc, Word
 from models.preprocess import Preprocessing
@@ -61,6 +62,10 @@ class BaseManifest(Signed):
         if self.files[WEIGHTS].bytes > BASE_LIMIT:
             raise ValueError(f"{WEIGHTS} has more than {BASE_LIMIT:,} bytes")
         return self
+
+    def config(self, classes: tuple[str, ...]) -> ModelConfig:
+        """The network with a last layer for `classes`."""
+        return ModelConfig(name=self.variant, stem_stride=self.stem_stride, classes=classes)
 
     def content(self) -> bytes:
         """The canonical JSON that is stored and signed."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.emotions import EMOTIONS_8
 from common.errors import DataError
 from models.faces.fer2013 import Usage, read_rows
-from models.faces.ferplus import VOTES, WHERE, check_pairs, judge, read_votes
+from models.faces.ferplus import WHERE, check_pairs, judge, read_votes
 
 FERPLUS: Final = "ferplus"
 FER2013: Final = "fer2013"
@@ -109,7 +109,7 @@ def vote_shares(votes: NDArray[np.int64]) -> NDArray[np.float32]:
     counted = np.where(votes <= 1, 0, votes)
     emotions = counted[:, : len(EMOTIONS_8)]
     mass = emotions.sum(1)
-    used = 2 * mass > counted[:, : len(VOTES)].sum(1)
+    used = 2 * mass > counted.sum(1)
     targets = np.zeros(emotions.shape, dtype=np.float32)
     targets[used] = emotions[used] / mass[used, None]
     return targets

@@ -1,12 +1,11 @@
 """How the base model is trained, in one file. `fl-sim pretrain` reads it; a run keeps it, and goes on with no other."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from common.config import Settings
+from common.config import Settings, read_config
 from common.errors import ConfigError
 from models.mobilenet import VARIANTS
 
@@ -71,13 +70,7 @@ def read_recipe(path: Path = DEFAULT_RECIPE, **changes: Any) -> Recipe:
     Raises:
         ConfigError: the file is missing or no TOML, or a setting is unknown or out of range.
     """
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The recipe {path} is not valid TOML: {error}.") from error
-    return make_recipe(values | {name: value for name, value in changes.items() if value is not None}, str(path))
+    return make_recipe(read_config(path) | {name: value for name, value in changes.items() if value is not None}, str(path))
 
 
 def make_recipe(values: dict[str, Any], where: str) -> Recipe:

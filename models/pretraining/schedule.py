@@ -14,14 +14,12 @@ class Schedule:
     """The learning rate of every step.
 
     Attributes:
-        images: faces that were asked for.
         steps: of `batch_size` faces, in all.
         warm_up: steps over which the rate rises.
         decay_from: the first step of the fall.
         peak: the rate between.
     """
 
-    images: int
     steps: int
     warm_up: int
     decay_from: int
@@ -38,7 +36,7 @@ def plan(recipe: Recipe, images: int, not_before: int = 0) -> Schedule:
     """The schedule of a run of `images` faces whose rate begins to fall at step `not_before` or later."""
     steps = max(1, images // recipe.batch_size)
     decay_from = max(not_before, steps - max(1, round(recipe.decay * steps)))
-    return Schedule(images, steps, recipe.warm_up // recipe.batch_size, decay_from, recipe.learning_rate)
+    return Schedule(steps, recipe.warm_up // recipe.batch_size, decay_from, recipe.learning_rate)
 
 
 def batch_rows(step: int, faces: int, batch_size: int, seed: int) -> NDArray[np.int64]:

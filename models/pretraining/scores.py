@@ -10,7 +10,7 @@ from torch import nn
 
 from common.emotions import EMOTIONS_7, EMOTIONS_8
 from common.errors import DataError
-from models.evaluate import BATCH, Evaluation
+from models.evaluate import BATCH, Evaluation, judge
 from models.faces.faceset import one_hot
 from models.preprocess import Preprocessing
 from models.pretraining.data import FER2013, FERPLUS, TwiceLabelled
@@ -105,12 +105,9 @@ def score_head(logits: NDArray[np.float32], targets: NDArray[np.float32], classe
     """Scores of (N, C) logits against (N, C) target distributions, whose largest entry is the label."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     log_shares = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    labels, predicted = targets.argmax(1), logits.argmax(1)
-    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    evaluation = Evaluation(float(-(targets * log_shares).sum(1).mean()), confusion)
     confidence = np.exp(log_shares.max(1))
-    return HeadScores(classes, evaluation, calibration_error(confidence, predicted == labels), float(confidence.mean()))
+    error = calibration_error(confidence, logits.argmax(1) == targets.argmax(1))
+    return HeadScores(classes, judge(logits, targets), error, float(confidence.mean()))
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

@@ -130,7 +130,7 @@ def _resume(recipe: Recipe, splits: Splits, folder: Path, images: int | None, wa
         watch.note(f"Back to where the learning rate began to fall, at {state.step * recipe.batch_size:,} faces.")
     schedule = plan(recipe, images, state.step)
     if state.decay_from is not None:
-        schedule = Schedule(images, schedule.steps, schedule.warm_up, state.decay_from, schedule.peak)
+        schedule = replace(schedule, decay_from=state.decay_from)
     if images != state.images and schedule.steps <= state.step:
         seen = state.step * recipe.batch_size
         raise RunError(f"The training in {folder} has seen {seen:,} faces already; give more than that as --images.")

@@ -9,9 +9,9 @@ from benchmarks.accuracy import half_base, halve, play
 from benchmarks.accuracy_cells import CELLS, CLAIMS, START
 from benchmarks.accuracy_claims import judge_claims, missed_claims
 from benchmarks.accuracy_figures import Figures, Run, Stages, gather, merge, read_figures, write_figures
-from benchmarks.accuracy_page import FIGURES, PAGE, make_tables, publish
-from benchmarks.accuracy_plot import plot_groups
-from benchmarks.accuracy_results import make_lines
+from benchmarks.accuracy_page import FIGURES, MARKS, PAGE, make_tables, publish
+from benchmarks.accuracy_plot import plot_groups, plot_heads
+from benchmarks.accuracy_results import Spread, make_lines
 from common.canonical import encode
 from common.errors import ConfigError, RunError
 from models.pretrained import FOLDER, open_base
@@ -45,6 +45,9 @@ def test_the_halves_share_no_training_face_and_all_test_faces(tmp_path: Path) ->
     assert np.array_equal(second.test.images, whole.test.images)
 
 
+SPREAD = ("mean", "worst_tenth", "best_tenth", "balanced")
+
+
 def write_run(folder: Path, cell: str, seed: int, accuracy: float, base: str = "base model of 2026-11-22T04:24:50Z") -> Path:
     path = folder / "runs" / cell / f"seed-{seed}" / "summary.json"
     newest = path.parent / "registry" / "versions" / "000030-r0030" / "manifest.json"
@@ -66,9 +69,20 @@ def test_a_line_is_the_mean_of_its_seeds_with_students_interval(tmp_path: Path) 
     for seed, accuracy in enumerate((0.60, 0.62, 0.64)):
         write_run(tmp_path, "central/base", seed, accuracy)
     (line,) = make_lines(gather(tmp_path))
-    assert (line.name, line.seeds) == ("central/base", 3)
-    assert line.accuracy == pytest.approx(0.62)
-    assert line.margin == pytest.approx(4.303 * 0.02 / np.sqrt(3))
+    assert (line.name, line.seeds) == ("central/base", {0: 0.60, 1: 0.62, 2: 0.64})
+    assert line.accuracy.mean == pytest.approx(0.62)
+    assert line.accuracy.margin == pytest.approx(4.303 * 0.02 / np.sqrt(3))
+    assert str(line.accuracy) == "62.0 ± 5.0 %"
+    assert line.shifted is None
+
+
+def test_differences_have_the_interval_of_pairs_of_one_seed(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.60, 0.62, 0.64)):
+        write_run(tmp_path, "central/base", seed, accuracy)
+        write_run(tmp_path, "fedavg/base-alpha-0.3-20", seed, accuracy - 0.01)
+    central, start = judge_claims(make_lines(gather(tmp_path)))
+    assert central.measured == "1.0 ± 0.0 points below"
+    assert start.measured == "1.0 ± 5.0 points above"
 
 
 @pytest.mark.parametrize(("accuracy", "missed"), [(0.60, 2), (0.61, 1), (0.63, 0)])
@@ -86,7 +100,9 @@ def test_each_group_of_runs_gets_a_picture(tmp_path: Path) -> None:
     for cell in ("central/base", "fedavg/base-alpha-0.3-20", "fedavg/block-iid-20"):
         write_run(tmp_path, cell, 0, 0.6)
     found = plot_groups(make_lines(gather(tmp_path)), tmp_path / "plots")
-    assert [path.name for path in found] == ["central.png", "fedavg.png"]
+    heads = {"personal/kept-alpha-0.1": dict.fromkeys(Stages.model_fields, dict.fromkeys(SPREAD, Spread(0.6, None)))}
+    found.append(plot_heads(heads, tmp_path / "plots" / "personal.png"))
+    assert [path.name for path in found] == ["central.png", "fedavg.png", "personal.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
 
 
@@ -102,6 +118,15 @@ def test_figures_outlive_their_folder_and_new_ones_win(tmp_path: Path) -> None:
     merged = merge(known, {"central/base": [one_run(1, "a", 0.7)], "central/scratch": [one_run(0, "")]})
     assert list(merged) == ["central/base", "central/scratch", "fedavg/base-iid-20"]
     assert [(run.seed, run.test_accuracy) for run in merged["central/base"]] == [(0, 0.6), (1, 0.7)]
+
+
+def test_a_run_whose_folder_tells_less_keeps_what_was_known_of_it() -> None:
+    full = one_run(0, "a").model_copy(update={"test_balanced_evened": 0.58})
+    assert merge({"central/base": [full]}, {"central/base": [one_run(0, "a")]}) == {"central/base": [full]}
+    other = one_run(0, "a", 0.7)
+    assert merge({"central/base": [full]}, {"central/base": [other]}) == {"central/base": [other]}
+    (line,) = make_lines({"central/base": [full, one_run(1, "a")]})
+    assert line.evened is None, "a mean over fewer seeds than the line has"
 
 
 def test_no_mean_is_taken_and_no_claim_judged_over_runs_from_different_bases() -> None:
@@ -124,7 +149,7 @@ def test_a_run_knows_the_base_that_it_began_with_and_counts_once_it_is_complete(
     write_run(tmp_path, "central/scratch", 1, 0.3).parent.rename(tmp_path / "runs" / "central" / "scratch" / "seed-1-old")
     write_run(tmp_path, "central/block", 0, 0.5).unlink()
     lines = make_lines(gather(tmp_path))
-    assert [(line.name, line.seeds, line.base_words) for line in lines] == [
+    assert [(line.name, len(line.seeds), line.base_words) for line in lines] == [
         ("central/base", 1, "2026-11-22"),
         ("central/scratch", 1, "none"),
     ]
@@ -180,21 +205,22 @@ def test_a_file_of_other_things_is_no_figures(tmp_path: Path, content: bytes) ->
 
 
 def test_publishing_rewrites_the_tables_between_their_marks_and_the_pictures_that_are_shown(tmp_path: Path) -> None:
-    docs, heads = tmp_path / "docs", {"mean": 0.7, "worst_tenth": 0.2, "best_tenth": 0.9, "balanced": 0.6}
+    docs, heads = tmp_path / "docs", dict(zip(SPREAD, (0.7, 0.2, 0.9, 0.6), strict=True))
     (docs / "images").mkdir(parents=True)
     page = "# One\n<!-- runs -->\nold\n<!-- /runs -->\n![](images/accuracy_fedavg.png)\n"
-    page += "".join(f"<!-- {mark} -->\n<!-- /{mark} -->\n" for mark in ("heads", "targets", "unplayed")) + "end\n"
+    page += "".join(f"<!-- {mark} -->\n<!-- /{mark} -->\n" for mark in MARKS if mark != "runs") + "end\n"
     (docs / PAGE).write_text(page)
     own = one_run(0, "a").model_copy(update={"heads": Stages(before=heads, shifted=heads, after=heads)})
     fedavg = [one_run(0, "a", 0.6), one_run(1, "a", 0.62)]
     figures: Figures = {"central/base": [one_run(0, "a")], "fedavg/base-alpha-0.3-20": fedavg, "personal/kept-alpha-0.1": [own]}
     publish(docs, figures, plot_groups(make_lines(figures), tmp_path / "plots"))
     text = (docs / PAGE).read_text()
-    assert "| `fedavg/base-alpha-0.3-20` | a | 2 | 61.0 ± 12.7 % | 50.0 % |  |  | 61.0 % |  |" in text
+    assert "| `fedavg/base-alpha-0.3-20` | a | 2 | 61.0 ± 12.7 % | 50.0 ± 0.0 % |  |  |  | 61.0 % |  |" in text
+    assert "| a | FER2013's labels | 61.0 % |  |  |  |" in text
     assert "|  | own head | 70.0 % | 20.0 % | 90.0 % | 60.0 % |" in text
     start = "| `fedavg/base-alpha-0.3-20` |"
-    assert f"{start} at most 1.5 points below `central/base` | 1.0 points above | met | 2 |" in text
-    assert f"{start} at least 2 points above its own start | 0.0 points above | **missed** | 2 |" in text
+    assert f"{start} at most 1.5 points below `central/base` | 0.0 points above | met | 2 |" in text
+    assert f"{start} at least 2 points above its own start | 0.0 ± 12.7 points above | **missed** | 2 |" in text
     assert "\nNot played: `central/votes`, " in text
     assert ", `fedavg/base-alpha-0.1-20`, `fedavg/base-alpha-1-20`, " in text
     assert "old" not in text

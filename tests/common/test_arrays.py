@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save
 
-from common.arrays import Arrays, Precision, flatten, largest_packed, pack, unflatten, unpack
+from common.arrays import Arrays, flatten, largest_packed, pack, unflatten, unpack
+from common.config import Precision
 from common.errors import ReplyError
 
 NUMBERS = hnp.arrays(
@@ -16,7 +17,6 @@ NUMBERS = hnp.arrays(
 )
 NAMES = st.text("abc.xyz_019", min_size=1, max_size=8).filter(lambda name: name != "scales")
 MODELS = st.dictionaries(NAMES, NUMBERS, max_size=4)
-PRECISIONS: list[Precision] = ["float32", "float16", "int16", "int8"]
 
 
 def shapes_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:

@@ -1,10 +1,11 @@
 """How a command line ends where it cannot go on."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from common.console import command_line, run_command_line
+from common.console import command_line, print_json, run_command_line
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,12 @@ def test_a_path_that_leads_nowhere_is_said(
         run_command_line(lambda: print(Path(name).expanduser().resolve(strict=False) / "x"))
     assert end.value.code == 2
     assert "name another place" in capsys.readouterr().err
+
+
+def test_json_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"path": "/data/:cat:/[bold]faces/" + 30 * "long name "}
+    print_json(facts, indent=None)
+    assert capsys.readouterr().out == json.dumps(facts) + "\n"
 
 
 def test_any_other_fault_is_not_hidden() -> None:

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-IMPORTS = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+IMPORTS = """import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have been told to ignore it
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
 
 
 def test_ctrl_c_while_a_command_is_imported_is_one_word(tmp_path: Path) -> None:

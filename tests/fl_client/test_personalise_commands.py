@@ -24,9 +24,10 @@ from fl_client.personalise_commands import Start
 from fl_client.webcam.choice import choose_model
 from fl_client.webcam.model import LoopModel
 from models.evaluate import evaluate
-from models.export import export_onnx, inference_session
+from models.export import export_onnx
 from models.faces.faceset import FaceSet
 from models.mobilenet import build_model
+from models.onnx_session import cpu_session
 from models.preprocess import Preprocessing
 from models.prior import fitted_shift
 from models.published import LATEST
@@ -264,7 +265,7 @@ def with_another_trunk(content: bytes) -> bytes:
 
 def answers(content: bytes) -> np.ndarray:
     faces = np.random.default_rng(0).normal(size=(2, 1, 48, 48)).astype(np.float32)
-    return np.asarray(inference_session(content).run(["logits"], {"faces": faces})[0])
+    return np.asarray(cpu_session(content).run(["logits"], {"faces": faces})[0])
 
 
 def test_the_camera_loop_gets_the_own_head_with_its_trunk_and_says_so_on_the_badge_and_no_head_with_another() -> None:

@@ -30,9 +30,6 @@ class ScriptedGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self.nodes)
 
-    def get_nodes(self) -> Iterable[object]:
-        return []
-
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         batch = list(messages)
         self.asked.append([m.metadata.dst_node_id for m in batch])

@@ -9,6 +9,7 @@ import pytest
 from common import console
 from fl_server.cli import main
 from fl_server.hub import Registry
+from models.class_counts import FER2013, as_metrics
 from models.manifest import PrivacyStatement
 from tests.publishing import KEY, OTHER_KEY, facts_of_round, onnx_of_round, publish, weights_of_round
 
@@ -119,6 +120,17 @@ def test_show_says_unmistakably_that_a_model_is_not_private_and_prints_text_as_i
     assert "from [bold]random[/]" in out
 
 
+def test_show_has_the_faces_of_all_classes_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = facts_of_round(1, metrics={"accuracy": 0.5} | as_metrics(FER2013 | {"disgust": 1434.6}))
+    Registry(tmp_path, KEY).publish(weights_of_round(1), onnx_of_round(1), facts)
+    _, out, _ = run(monkeypatch, capsys, "models", "show", tmp_path)
+    assert "Faces by class anger 3,958, disgust 1,435, fear 4,070, happiness 7,185" in out
+    assert "faces/" not in out
+    assert "Metrics accuracy 0.5" in out
+
+
 def test_show_refuses_an_altered_or_unknown_version(
     broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,7 +150,8 @@ def test_verify_checks_every_version_and_asks_to_compare_the_fingerprint(
     assert out.count("✓") == 3
     assert "3 versions hold" in out
     assert "compare the fingerprint" in err
-    for trust in (KEY.public.fingerprint, three / "publisher.pub"):
+    monkeypatch.setenv("HOME", str(three))
+    for trust in (KEY.public.fingerprint, three / "publisher.pub", "~/publisher.pub"):
         code, _, err = run(monkeypatch, capsys, "models", "verify", three, "--publisher", trust)
         assert (code, err) == (0, "")
 

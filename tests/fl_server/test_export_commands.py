@@ -7,8 +7,8 @@ import torch
 
 from common.config import ModelConfig
 from common.errors import ConfigError, DependencyError, IntegrityError
+from common.parameters import read_parameters
 from fl_server import export_commands
-from models.export import weights_of
 from models.exported import Source
 from models.mobilenet import build_model
 from models.preprocess import Preprocessing
@@ -19,7 +19,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Source:
     """A small model instead of the base."""
     torch.manual_seed(0)
     config = ModelConfig(name="mobilenet_v2_tiny_128", stem_stride=2)
-    source = Source("a small model", config, Preprocessing(), weights_of(build_model(config)), "no promise")
+    source = Source("a small model", config, Preprocessing(), read_parameters(build_model(config)), "no promise")
     monkeypatch.setattr(export_commands, "_source", lambda model, publisher: source)
     return source
 

@@ -325,6 +325,24 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: bytes) -> 
         Checkpoint.load(tmp_path / CHECKPOINT)
 
 
+def test_a_resumed_run_publishes_with_the_histogram_of_before(tmp_path: Path) -> None:
+    nodes, counts = {1: moved_by(0.1), 2: moved_by(0.1)}, {"fear": 3.5}
+    public: dict[int, dict[str, float] | None] = {}
+
+    def crash(accepted: Accepted) -> None:
+        if accepted.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, nodes, observers=Observers(publish=crash))
+    kept = Checkpoint.load(tmp_path / CHECKPOINT)
+    kept.history[1]["class_counts"] = counts
+    kept.save(tmp_path / CHECKPOINT)
+    keep = Observers(publish=lambda accepted: public.update({accepted.round: accepted.histogram}), published=lambda: 1)
+    run(tmp_path, nodes, observers=keep)
+    assert public == {2: counts, 3: counts}
+
+
 def test_replies_are_dropped_one_by_one_so_memory_does_not_grow_with_the_cohort(tmp_path: Path) -> None:
     alive: list[int] = []
     pulls: list[int] = []

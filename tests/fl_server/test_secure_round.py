@@ -15,13 +15,22 @@ from common.arrays import flatten, pack
 from common.config import RunConfig, UploadConfig, make_config
 from common.errors import IntegrityError, PrivacyError, RunError
 from common.identity import SigningKey
-from common.messages import SECURE_SUM, decode_request, decode_sum, encode_reply, encode_request, encode_sum, joining
+from common.messages import (
+    SECURE_SUM,
+    TrainRequest,
+    decode_request,
+    decode_sum,
+    encode_reply,
+    encode_request,
+    encode_sum,
+    joining,
+)
 from common.secagg.server import Server
 from common.secagg.wire import MaskedInput
 from common.sum_encoding import MOST_FACES, sum_encoding
 from fl_client.secure_sum import AnyDevice, SecureSums, Waiting, take_step
 from fl_server.checkpoint import Checkpoint
-from fl_server.rounds import CHECKPOINT, Rounds
+from fl_server.rounds import CHECKPOINT, Accepted, Observers, Rounds
 from tests.fl_server.grids import ScriptedGrid
 
 HEAD = {"classifier.1.weight": (7, 1280), "classifier.1.bias": (7,)}
@@ -305,16 +314,36 @@ def test_a_servers_optimiser_works_on_the_secure_mean(tmp_path: Path, strategy: 
     assert (moved > 0.001).all()
 
 
-def test_a_histogram_that_was_paid_for_is_kept_when_the_mean_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Counting(Member):
-        def train(self, message: Message) -> Message:
-            request, weights = decode_request(message.content)
-            flat, digest = flatten(self.update()), request.digest(weights)
-            encoding = sum_encoding(len(flat), request.upload, None, True, 7)
-            told = np.append(flat, np.array([10, 20, 1, 2, 3, 4, 5, 6, 7]) / MOST_FACES)
-            self.sums.keep(request.run, request.round, 0, Waiting(told, digest, encoding, self.key))
-            return Message(encode_reply(joining(request, self.key, digest)), reply_to=message)
+class Counting(Member):
+    """Right about 10 of 20 faces, and asked for a histogram, it has 1 of the first class, 2 of the second and so on."""
 
+    asked: TrainRequest
+
+    def train(self, message: Message) -> Message:
+        self.asked, weights = decode_request(message.content)
+        flat, digest, classes = flatten(self.update()), self.asked.digest(weights), self.asked.counted_classes
+        encoding = sum_encoding(len(flat), self.asked.upload, None, True, classes)
+        told = np.append(flat, np.array([10, 20, *range(1, classes + 1)]) / MOST_FACES)
+        self.sums.keep(self.asked.run, self.asked.round, 0, Waiting(told, digest, encoding, self.key))
+        return Message(encode_reply(joining(self.asked, self.key, digest)), reply_to=message)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "logit-adjusted"])
+def test_a_histogram_goes_to_devices_only_for_a_loss_that_takes_it_and_to_the_publisher_always(tmp_path: Path, loss: str) -> None:
+    settings = RunConfig.model_validate(
+        config(rounds=2).model_dump() | {"train": {"loss": loss}, "evaluation": {"class_histogram": True, "federated": True}}
+    )
+    public: list[Accepted] = []
+    members = [Counting(0.1) for _ in range(3)]
+    state, _ = run(tmp_path, members, settings, observers=Observers(publish=public.append))
+    counts = state.history[1]["class_counts"]
+    assert list(counts.values()) == pytest.approx([3, 6, 9, 12, 15, 18, 21], rel=0.05)
+    assert [accepted.histogram for accepted in public] == [None, counts, counts]
+    assert [(member.asked.round, member.asked.histogram_noise) for member in members] == [(2, None)] * 3
+    assert members[0].asked.train.class_counts == ({} if loss == "cross-entropy" else counts)
+
+
+def test_a_histogram_that_was_paid_for_is_kept_when_the_mean_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = RunConfig.model_validate(
         config(max_update_norm=1.0).model_dump()
         | {"train": {"loss": "class-balanced"}, "evaluation": {"class_histogram": True, "federated": True}}

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from common.errors import ModelError
+from common.parameters import read_parameters
 from models import export
-from models.export import OnnxTemplate, export_onnx, weights_of
+from models.export import OnnxTemplate, export_onnx
 
 
 def network(seed: int, classes: int = 7) -> nn.Sequential:
@@ -46,10 +47,10 @@ def test_onnx_gives_what_torch_gives_in_evaluation_at_any_batch_size(batch: int)
 
 def test_export_leaves_the_model_as_it_was() -> None:
     model = network(0).train()
-    before = weights_of(model)
+    before = read_parameters(model)
     export_onnx(model, 48)
     assert model.training
-    for name, array in weights_of(model).items():
+    for name, array in read_parameters(model).items():
         np.testing.assert_array_equal(array, before[name])
 
 
@@ -57,7 +58,7 @@ def test_one_template_serves_any_weights_of_its_architecture() -> None:
     template = OnnxTemplate.trace(network(0), 32)
     faces = np.random.default_rng(1).standard_normal((3, 1, 32, 32), dtype=np.float32)
     for seed in (1, 2):
-        content = template.fill(weights_of(network(seed)))
+        content = template.fill(read_parameters(network(seed)))
         with torch.inference_mode():
             expected = network(seed).eval()(torch.from_numpy(faces)).numpy()
         np.testing.assert_allclose(run(content, faces), expected, atol=1e-4)
@@ -66,7 +67,7 @@ def test_one_template_serves_any_weights_of_its_architecture() -> None:
 def test_tensors_that_start_equal_do_not_stay_bound_together() -> None:
     model = network(0)
     template = OnnxTemplate.trace(model, 32)
-    weights = weights_of(model)
+    weights = read_parameters(model)
     weights["1.weight"] = np.linspace(0.5, 2, 16, dtype=np.float32)
     weights["5.weight"] = np.linspace(3, -1, 16, dtype=np.float32)
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_from_string(template.fill(weights)).graph.initializer}
@@ -77,8 +78,8 @@ def test_tensors_that_start_equal_do_not_stay_bound_together() -> None:
 
 def test_the_same_weights_give_the_same_bytes_without_paths() -> None:
     template = OnnxTemplate.trace(network(0), 32)
-    content = template.fill(weights_of(network(1)))
-    assert content == template.fill(weights_of(network(1))) == export_onnx(network(1), 32)
+    content = template.fill(read_parameters(network(1)))
+    assert content == template.fill(read_parameters(network(1))) == export_onnx(network(1), 32)
     assert b".py" not in content
     assert b"site-packages" not in content
 
@@ -102,7 +103,7 @@ def test_opset_and_free_batch_size_are_as_promised() -> None:
     ],
 )
 def test_weights_of_another_shape_name_or_kind_are_refused(change: object, reason: str) -> None:
-    template, weights = OnnxTemplate.trace(network(0), 32), weights_of(network(0))
+    template, weights = OnnxTemplate.trace(network(0), 32), read_parameters(network(0))
     change(weights)  # type: ignore[operator]
     with pytest.raises(ModelError, match=reason):
         template.fill(weights)
@@ -110,17 +111,17 @@ def test_weights_of_another_shape_name_or_kind_are_refused(change: object, reaso
 
 def test_an_export_that_differs_from_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     template = OnnxTemplate.trace(network(0), 32)
-    wrong = template.fill(weights_of(network(1)))
-    session = export.inference_session
-    monkeypatch.setattr(export, "inference_session", lambda content: session(wrong))
-    assert template.fill(weights_of(network(1))) == wrong
+    wrong = template.fill(read_parameters(network(1)))
+    session = export.cpu_session
+    monkeypatch.setattr(export, "cpu_session", lambda content: session(wrong))
+    assert template.fill(read_parameters(network(1))) == wrong
     with pytest.raises(ModelError, match="does not agree with torch"):
-        template.fill(weights_of(network(2)))
+        template.fill(read_parameters(network(2)))
 
 
 def test_a_difference_just_above_the_tolerance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    template, weights = OnnxTemplate.trace(network(0), 32), weights_of(network(0))
-    session = export.inference_session
+    template, weights = OnnxTemplate.trace(network(0), 32), read_parameters(network(0))
+    session = export.cpu_session
 
     class Off:
         def __init__(self, content: bytes, by: float) -> None:
@@ -132,10 +133,10 @@ def test_a_difference_just_above_the_tolerance_is_refused(monkeypatch: pytest.Mo
                 logits[2, 3] += self.by
             return [logits]
 
-    monkeypatch.setattr(export, "inference_session", lambda content: Off(content, 5e-5))
+    monkeypatch.setattr(export, "cpu_session", lambda content: Off(content, 5e-5))
     template.fill(weights)
     for by in (2e-4, float("nan")):
-        monkeypatch.setattr(export, "inference_session", lambda content, by=by: Off(content, by))
+        monkeypatch.setattr(export, "cpu_session", lambda content, by=by: Off(content, by))
         with pytest.raises(ModelError, match="at batch size 3"):
             template.fill(weights)
 

@@ -1,3 +1,4 @@
+import os
 import sys
 import types
 from pathlib import Path
@@ -9,8 +10,8 @@ from torch import nn
 
 from common.config import ModelConfig
 from common.errors import DependencyError, ModelError
+from common.parameters import read_parameters
 from models import phone_formats
-from models.export import weights_of
 from models.exported import Source, compare, describe, export, made_up_pictures
 from models.mobilenet import build_model
 from models.phone_formats import PhoneFormat, write_phone_format
@@ -25,7 +26,7 @@ def source() -> Source:
     model = build_model(CONFIG)
     with torch.no_grad():
         model.get_parameter("classifier.1.weight").normal_(0, 0.5)
-    return Source("a test", CONFIG, Preprocessing(crop_margin=0.1), weights_of(model), "no promise")
+    return Source("a test", CONFIG, Preprocessing(crop_margin=0.1), read_parameters(model), "no promise")
 
 
 def test_an_onnx_file_agrees_with_torch_and_is_described(source: Source, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_converter_that_fails_is_one_sentence_and_its_chatter_is_kept_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def convert(model: nn.Module, face: torch.Tensor, out: Path) -> None:
-        sys.stdout.write("chatter")
+        os.write(1, b"chatter")
         raise RuntimeError("no such layer.\nsecond line")
 
     format = PhoneFormat("A runtime", ".x", ("a_converter",), "pip install a", convert, None)
@@ -96,6 +97,7 @@ def test_a_converter_that_fails_is_one_sentence_and_its_chatter_is_kept_back(
     monkeypatch.setitem(phone_formats.FORMATS, "tflite", format)
     with pytest.raises(ModelError, match=r"^A runtime cannot convert this model: no such layer\.$"):
         write_phone_format("tflite", nn.Linear(1, 1), 48, tmp_path / "x")
+    assert capfd.readouterr().out == ""
 
 
 def test_a_phone_file_is_compared_with_its_own_runtime(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ import torch
 from common.config import ModelConfig
 from common.errors import ModelError
 from common.parameters import read_parameters
-from models.export import export_onnx, inference_session
+from models.export import export_onnx
 from models.graft import graft, trunk_digest
 from models.mobilenet import build_model
+from models.onnx_session import cpu_session
 from models.subset import HEAD
 
 CONFIG = ModelConfig(name="mobilenet_v2_025", stem_stride=2)
@@ -39,7 +40,7 @@ def test_a_grafted_file_answers_as_the_network_with_that_head(exported: tuple[to
     faces = np.random.default_rng(0).normal(size=(3, 1, 48, 48)).astype(np.float32)
     with torch.inference_mode():
         expected = own(torch.from_numpy(faces)).numpy()
-    assert inference_session(found).run(["logits"], {"faces": faces})[0] == pytest.approx(expected, abs=1e-4)
+    assert cpu_session(found).run(["logits"], {"faces": faces})[0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_head_of_another_trunk_is_not_grafted(exported: tuple[torch.nn.Module, bytes]) -> None:

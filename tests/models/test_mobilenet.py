@@ -1,12 +1,10 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v2, mobilenet_v3_small
 
 from common.config import ModelConfig
 from common.emotions import EMOTIONS_8
 from common.errors import ModelError
-from models.convert import from_batchnorm
 from models.isolation import refuse_mixed_examples
 from models.mobilenet import VARIANTS, build_model
 from models.subset import SUBSETS, select_trainable
@@ -100,43 +98,3 @@ def test_a_subset_freezes_the_rest() -> None:
 def test_an_unknown_subset_is_one_sentence() -> None:
     with pytest.raises(ModelError, match="There is no trainable subset 'tail'"):
         select_trainable(build_model(ModelConfig(name=SMALL)), "tail")
-
-
-def batchnorm_twin(name: str) -> nn.Module:
-    torch.manual_seed(1)
-    twin = mobilenet_v3_small(num_classes=1000) if "v3" in name else mobilenet_v2(num_classes=1000)
-    for module in twin.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2.0)
-            nn.init.uniform_(module.bias, -1.0, 1.0)
-    return twin
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2_100"])
-def test_a_batchnorm_checkpoint_keeps_its_convolutions_and_its_affine_weights(name: str) -> None:
-    theirs = batchnorm_twin(name).state_dict()
-    model = build_model(ModelConfig(name=name))
-    fresh = from_batchnorm(theirs, model)
-    own = model.state_dict()
-    assert fresh
-    assert all(n.startswith("classifier.") for n in fresh)
-    for n, value in own.items():
-        if n not in fresh and n != "features.0.0.weight":
-            assert torch.equal(value, theirs[n]), n
-    norms = [n for n, m in model.named_modules() if isinstance(m, nn.GroupNorm)]
-    assert len(norms) > 20
-    assert not torch.equal(own[f"{norms[0]}.weight"], torch.ones_like(own[f"{norms[0]}.weight"]))
-
-
-def test_the_grey_stem_sees_what_the_colour_stem_sees_in_a_grey_picture() -> None:
-    theirs = batchnorm_twin("mobilenet_v3_small")
-    model = build_model(ModelConfig(name="mobilenet_v3_small", stem_stride=2))
-    from_batchnorm(theirs.state_dict(), model)
-    grey = torch.rand(2, 1, 48, 48)
-    colour = theirs.get_submodule("features.0.0")(grey.expand(-1, 3, -1, -1))
-    assert torch.allclose(model.get_submodule("features.0.0")(grey), colour, atol=1e-5)
-
-
-def test_a_checkpoint_of_another_architecture_is_refused() -> None:
-    with pytest.raises(ModelError, match="another architecture"):
-        from_batchnorm(batchnorm_twin("mobilenet_v3_small").state_dict(), build_model(ModelConfig(name="mobilenet_v2_100")))

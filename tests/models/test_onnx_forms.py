@@ -5,8 +5,9 @@ import onnx
 import torch
 from torch import nn
 
+from common.parameters import read_parameters
 from models.blocks import SqueezeExcitation
-from models.export import export_onnx, weights_of
+from models.export import export_onnx
 from models.onnx_forms import prepare
 
 
@@ -77,5 +78,5 @@ def test_squeeze_and_excite_factors_are_spread_in_a_way_that_keeps_the_blocked_l
 
 def test_the_constants_of_the_graph_take_little_room_beside_the_weights() -> None:
     model = network()
-    weights = sum(array.nbytes for array in weights_of(model).values())
+    weights = sum(array.nbytes for array in read_parameters(model).values())
     assert len(export_onnx(model, 16)) < weights + 8_000

@@ -9,9 +9,10 @@ import torch
 
 from common.config import ModelConfig
 from common.errors import ModelError
-from models.export import export_onnx, inference_session
+from models.export import export_onnx
 from models.mobilenet import build_model
 from models.onnx_outputs import only
+from models.onnx_session import cpu_session
 from tests.tiny_model import tiny_onnx
 
 FACES = np.random.default_rng(0).standard_normal((2, 1, 48, 48), dtype=np.float32)
@@ -24,7 +25,7 @@ def content() -> bytes:
 
 
 def test_the_logits_alone_are_the_logits_beside_the_heatmap(content: bytes) -> None:
-    both, alone = inference_session(content), inference_session(only(content, "logits"))
+    both, alone = cpu_session(content), cpu_session(only(content, "logits"))
     assert [output.name for output in both.get_outputs()] == ["logits", "heatmap"]
     assert [output.name for output in alone.get_outputs()] == ["logits"]
     np.testing.assert_array_equal(alone.run(None, {"faces": FACES})[0], both.run(["logits"], {"faces": FACES})[0])

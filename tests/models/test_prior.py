@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from common.errors import DataError
-from models.prior import corrected_accuracy, fitted_shift, prior_correct
+from models.prior import corrected_accuracy, even_shift, evened_balanced_accuracy, fitted_shift, prior_correct
 
 PRIORS = arrays(np.float64, 4, elements=st.floats(0.01, 100))
 
@@ -91,3 +91,40 @@ def test_no_other_shift_fits_the_faces_better(logits: np.ndarray, raw: np.ndarra
 def test_no_faces_are_refused() -> None:
     with pytest.raises(DataError):
         fitted_shift(np.empty((0, 3)), np.empty((0, 3)))
+
+
+def test_evening_what_leans_to_frequent_classes_raises_the_balanced_accuracy() -> None:
+    learnt = np.array([0.85, 0.05, 0.05, 0.05])
+    points, labels = world(4000, learnt)
+    plain = posterior(points, learnt)
+
+    def balanced(rows: np.ndarray) -> float:
+        return float(np.mean([(rows[labels == label].argmax(1) == label).mean() for label in range(4)]))
+
+    found = evened_balanced_accuracy(plain, labels)
+    assert found > balanced(plain) + 0.1
+    assert found == pytest.approx(balanced(posterior(points, np.full(4, 0.25))), abs=0.01)
+    few = labels != 3
+    assert evened_balanced_accuracy(plain[few], labels[few]) == pytest.approx(
+        np.mean(
+            [
+                (prior_correct(plain[few], plain[few].mean(0), np.ones(4))[labels[few] == k].argmax(1) == k).mean()
+                for k in range(3)
+            ]
+        )
+    )
+
+
+@given(PRIORS, st.floats(0, 1))
+def test_the_even_shift_is_the_correction_to_equal_frequencies_or_a_share_of_it(counts: np.ndarray, share: float) -> None:
+    rows = softmax(np.random.default_rng(0).normal(size=(6, 4)))
+    shifted = softmax(np.log(rows) + even_shift(counts, share))
+    assert shifted == pytest.approx(prior_correct(rows, counts**share, np.ones(4)), abs=1e-4)
+    assert even_shift(counts, 0.0) == pytest.approx(np.zeros(4))
+
+
+def test_counts_of_any_size_are_evened_and_a_share_is_a_part() -> None:
+    assert even_shift(np.array([1e308, 1e308, 5e307])) == pytest.approx(even_shift(np.array([2, 2, 1])))
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(DataError, match="between 0 and 1"):
+            even_shift(np.ones(3), share)

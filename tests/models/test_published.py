@@ -13,7 +13,6 @@ from common.canonical import encode
 from common.errors import ConfigError, IntegrityError
 from common.files import read_plain
 from models import published
-from models.known_publishers import default_state_folder
 from models.manifest import CONTEXT
 from models.published import newer_than, open_published, version_names
 from tests.publishing import KEY, OTHER_KEY, onnx_of_round, publish, weights_of_round
@@ -362,15 +361,6 @@ def test_a_damaged_memory_is_refused_and_not_replaced(registry: Path, state: Pat
         with pytest.raises(IntegrityError, match="is damaged"):
             open_published(registry, state=state)
         assert (state / "known_publishers.json").read_bytes() == content
-
-
-def test_the_memory_lies_in_the_state_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert default_state_folder() == tmp_path / "emofl"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for unset in ("", "relative"):
-        monkeypatch.setenv("XDG_STATE_HOME", unset)
-        assert default_state_folder() == tmp_path / "home" / ".local" / "state" / "emofl"
 
 
 def test_a_registry_without_its_key_file_needs_one(registry: Path, state: Path) -> None:

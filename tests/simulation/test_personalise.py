@@ -138,5 +138,5 @@ def test_a_run_that_kept_nothing_aside_is_one_sentence(plain: RunFolder, monkeyp
 
 def test_the_summary_has_the_start_and_a_shift_of_priors_beside_the_accuracy(plain: RunFolder) -> None:
     summary = json.loads((plain.path / "summary.json").read_bytes())
-    names = ("test_priors_shifted", "start_accuracy", "start_balanced_accuracy", "start_priors_shifted")
-    assert all(0 <= summary[name] <= 1 for name in names)
+    names = ("priors_shifted", "accuracy", "balanced_accuracy", "balanced_evened")
+    assert all(0 <= summary[f"{when}_{name}"] <= 1 for name in names for when in ("test", "start"))

@@ -36,10 +36,18 @@ def test_a_folder_of_pictures_is_decoded_once_and_split_without_overlap(pictures
     assert sorted(map(bytes, images)) == sorted(map(bytes, everything))
 
 
-def test_holdout_and_training_rows_of_all_devices_are_disjoint_and_cover_the_faces() -> None:
+def test_training_holdout_validation_and_test_never_share_a_face() -> None:
     made = make_population(DataConfig(drawn=300, clients=4, holdout=0.2), ModelConfig(), 1)
     rows = np.concatenate([*made.training, *made.holdout])
     assert sorted(rows) == list(range(300))
+    images = [part.images.reshape(len(part), -1) for part in (made.faces, made.validation, made.test)]
+    assert len(np.unique(np.concatenate(images), axis=0)) == sum(map(len, images))
+
+
+def test_it_is_said_of_how_many_people_faces_were_drawn() -> None:
+    made = make_population(DataConfig(drawn=100, clients=3), ModelConfig(), 1)
+    assert len(np.unique(made.faces.people)) == 7
+    assert made.notes == ("100 drawn faces of 7 people; test faces are of other people.",)
 
 
 def test_faces_in_files_are_those_of_the_population(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from common.config import make_config
 from common.errors import RunError
 from models.evaluate import judge
 from simulation.population import make_population
-from simulation.report import Findings, score_test, summarise, summary_table
+from simulation.report import Findings, Scores, score_test, summarise, summary_table
 from simulation.run import RunFolder
 from simulation.synthetic_faces import draw_faces
 
@@ -21,7 +21,7 @@ def test_a_class_without_a_test_face_has_no_recall(tmp_path: Path) -> None:
     record = {"round": 1, "asked": 2, "accepted": 2, "seconds": 1.0, "epsilon": 1.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     logits, targets = np.eye(7, dtype=np.float32)[[0, 1, 1]], np.eye(7, dtype=np.float32)[[0, 1, 2]]
-    findings = Findings(judge(logits, targets), 0.5, None, None, np.full(2, np.nan), np.ones((2, 7), np.int64))
+    findings = Findings(Scores(judge(logits, targets), 0.5, 0.5), None, np.full(2, np.nan), np.ones((2, 7), np.int64))
     summary = summarise(RunFolder(tmp_path), make_population(config.data, config.model, config.seed), findings)
     written = json.loads((tmp_path / "summary.json").read_text())["test_recall"]
     assert list(written.values()) == [1.0, 1.0, 0.0, None, None, None, None]

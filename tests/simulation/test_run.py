@@ -21,6 +21,7 @@ from fl_server.checkpoint import Checkpoint
 from fl_server.hub import Registry, check_registry
 from fl_server.publisher import privacy_statement
 from fl_server.rounds import CHECKPOINT
+from models.class_counts import counts_in
 from models.manifest import ModelFacts, PrivacyStatement
 from models.published import PUBLISHER, open_published
 from models.starting_point import START, pinned_start, starting_point
@@ -87,7 +88,8 @@ def test_epsilon_grows_over_the_rounds_to_at_most_the_budget_and_is_the_ledgers(
 
 
 def test_a_run_without_privacy_is_marked_so_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = perform(config(privacy={"private": False}), tmp_path / "open", None, "in-process", 1)
+    settings = config(privacy={"private": False}, evaluation={"class_histogram": True})
+    folder = perform(settings, tmp_path / "open", None, "in-process", 1)
     manifest = open_published(folder / REGISTRY, trust=folder / REGISTRY / PUBLISHER).manifest
     assert not manifest.privacy.private
     assert manifest.privacy.statement.startswith("NOT PRIVATE")
@@ -95,6 +97,21 @@ def test_a_run_without_privacy_is_marked_so_everywhere(tmp_path: Path, capsys: p
     assert (summary["private"], summary["epsilon"]) == (False, None)
     assert not Ledger(folder / "devices" / "00000" / "ledger.jsonl").all_private
     assert "NON-PRIVATE" in capsys.readouterr().out
+    assert "class_counts" in read_metrics(folder)[1]
+    assert counts_in(manifest.metrics, manifest.model.classes) is None  # nobody added noise to them
+
+
+def test_a_private_run_publishes_the_noisy_class_counts_that_it_asked_for(tmp_path: Path) -> None:
+    folder = perform(config(evaluation={"class_histogram": True}), tmp_path / "counted", None, "in-process", 2)
+    asked = [record.get("class_counts") for record in read_metrics(folder)]
+    assert [counts is None for counts in asked] == [True, False, True]
+    key = PublicKey.read(folder / REGISTRY / PUBLISHER)
+    first, *later = (version.manifest for version in check_registry(folder / REGISTRY, key))
+    assert counts_in(first.metrics, first.model.classes) is None
+    for manifest in later:
+        counts = counts_in(manifest.metrics, manifest.model.classes)
+        assert counts is not None
+        assert counts.tolist() == [asked[1][name] for name in manifest.model.classes]
 
 
 def run_in_process(folder: Path) -> None:
@@ -273,12 +290,3 @@ def test_the_same_configuration_makes_the_same_population() -> None:
     second = make_population(settings.data, settings.model, 0)
     assert np.array_equal(first.faces.images, second.faces.images)
     assert all(np.array_equal(a, b) for a, b in zip(first.training, second.training, strict=True))
-
-
-def test_training_holdout_validation_and_test_never_share_a_face() -> None:
-    settings = config()
-    people = make_population(settings.data, settings.model, 0)
-    rows = np.concatenate([*people.training, *people.holdout])
-    assert sorted(rows) == list(range(300))
-    images = [f.images.reshape(len(f), -1) for f in (people.faces, people.validation, people.test)]
-    assert len(np.unique(np.concatenate(images), axis=0)) == sum(map(len, images))

@@ -14,6 +14,7 @@ from fl_client.webcam.choice import choose_model
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.registry import RegistrySource
 from fl_client.webcam.remembered import remember, remembered
+from models.class_counts import BASE
 from models.pretrained import FOLDER, Base, open_base
 
 from .conftest import brightness_onnx
@@ -42,6 +43,8 @@ def test_the_base_model_says_what_it_is(made: list[str]) -> None:
     assert model.signer == open_base().publisher.fingerprint
     assert (model.seal.tone, model.seal.promises, model.seal.devices) == (Tone.PUBLIC, (model.privacy,), "")
     assert BaseSource().newer() is None
+    assert model.counts is not None
+    assert dict(zip(model.classes, model.counts, strict=True)) == BASE
 
 
 def test_it_is_made_once_and_kept_for_its_owner_only(made: list[str], tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from common.errors import ModelError
 from fl_client.webcam import classifier as classifier_module
 from fl_client.webcam.classifier import Classifier
+from models.class_counts import FER2013
 from models.faces.inputs import model_inputs, softmax
 from models.faces.light import DIM, relit
 from models.preprocess import Box, Preprocessing
+from models.prior import even_shift, prior_correct
 
 from .conftest import BRIGHT, CLASSES, DARK, brightness_onnx, frame_with, loop_model, spied
 
@@ -90,6 +92,16 @@ def test_what_reaches_the_session_is_those_bytes_in_one_batch_for_all_faces() ->
     classifier.probabilities(PICTURE, boxes)
     assert [batch.shape for batch in spy.batches] == [(3, 1, 48, 48)]
     assert spy.batches[0].tobytes() == model_inputs(Preprocessing(), PICTURE, boxes).tobytes()
+
+
+def test_a_shift_makes_of_the_answers_what_the_correction_to_even_frequencies_makes_of_them() -> None:
+    counts = np.array([FER2013[name] for name in CLASSES])
+    boxes = [(10, 10, 60, 60), (80, 10, 60, 60)]
+    plain = Classifier(loop_model()).probabilities(PICTURE, boxes)
+    evened = Classifier(loop_model(shift=even_shift(counts).astype(np.float32))).probabilities(PICTURE, boxes)
+    np.testing.assert_allclose(evened, prior_correct(plain, counts, np.ones(len(CLASSES))), atol=1e-6)
+    assert np.abs(evened - plain).max() > 0.05
+    assert evened.dtype == np.float32
 
 
 def test_no_face_costs_no_inference() -> None:

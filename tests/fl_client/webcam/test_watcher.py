@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from common.config import ModelConfig
+from fl_client.even_source import EvenSource
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.model import LoopModel
 from fl_client.webcam.registry import RegistrySource
 from fl_client.webcam.watcher import ModelWatcher
+from models.class_counts import FER2013, as_metrics
 
 from .conftest import loop_model, publish
 
@@ -74,6 +76,24 @@ def test_a_version_with_other_classes_needs_a_new_start(registry: Path) -> None:
     (refusal,) = watcher.refusals()
     assert refusal == "run demo round 2 #2 tells other emotions apart; stop and start again to use it."
     assert watcher.take() is None
+
+
+def test_where_answers_are_evened_a_version_without_class_counts_is_refused_and_one_with_them_taken(tmp_path: Path) -> None:
+    registry, counted = tmp_path / "counted", as_metrics(FER2013)
+    publish(registry, 1, metrics=counted)
+    source = EvenSource(RegistrySource(registry), 0.5)
+    watcher = ModelWatcher(source, Classifier(source.newest()), Classifier)
+    publish(registry, 2)
+    for _ in range(3):
+        watcher.look()
+    (refusal,) = watcher.refusals()
+    assert refusal.startswith("The model run demo round 2 #2 does not say how many faces")
+    assert watcher.take() is None
+    publish(registry, 3, metrics=counted)
+    watcher.look()
+    newer = watcher.take()
+    assert newer is not None
+    assert newer.model.shift is not None
 
 
 def test_a_registry_that_vanishes_or_goes_back_is_refused(registry: Path) -> None:

@@ -11,15 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from common.emotions import EMOTIONS_8
+from common.emotions import EMOTIONS_7, EMOTIONS_8
 from fl_client import cli, webcam_commands
 from fl_client.webcam import base_model
 from fl_client.webcam.classifier import Classifier
 from fl_client.webcam.marks import RED
 from fl_client.webcam.registry import RegistrySource
 from fl_client.webcam.window import QUIT
+from models.class_counts import FER2013, as_metrics
 from models.detector import detectors
 from models.manifest import PrivacyStatement
+from models.prior import prior_correct
 from simulation.synthetic_scene import write_scene_video
 from tests.publishing import OTHER_KEY
 
@@ -281,6 +283,46 @@ def test_without_a_registry_the_base_model_labels(webcam: Command, video: Path, 
     assert printed.startswith("2 frames; 4 faces; ")
     assert "Model: base model 20" in messages
     assert "warning: NOT PRIVATE: " in messages
+
+
+def table_of(path: Path) -> np.ndarray:
+    with path.open(newline="") as file:
+        return np.array([[float(value) for name, value in row.items() if name.startswith("p_")] for row in csv.DictReader(file)])
+
+
+def test_answers_are_evened_by_the_share_that_is_asked_for_and_the_person_is_told(webcam: Command, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), PICTURE)
+    publish(tmp_path / "registry", 1, metrics=as_metrics(FER2013))
+    wish = ["--source", tmp_path / "in.png", "--registry", tmp_path / "registry", "--headless", "--csv", tmp_path / "out.csv"]
+    code, _, messages = webcam(*wish)
+    assert (code, "evened" in messages) == (0, False)
+    plain = table_of(tmp_path / "out.csv")
+    (tmp_path / "out.csv").unlink()
+    code, _, messages = webcam(*wish, "--even-classes", 0.5)
+    assert (code, messages.count("Answers are evened")) == (0, 1)
+    counts = np.array([FER2013[name] for name in EMOTIONS_7])
+    np.testing.assert_allclose(table_of(tmp_path / "out.csv"), prior_correct(plain, counts**0.5, np.ones(7)), atol=1e-3)
+
+
+def test_a_model_without_class_counts_is_not_evened(webcam: Command, video: Path, registry: Path) -> None:
+    code, printed, messages = webcam("--source", video, "--registry", registry, "--headless", "--frames", 1, "--even-classes", 1)
+    assert (code, printed) == (2, "")
+    assert messages.count("error:") == 1
+    assert "or leave --even-classes out." in messages
+
+
+@pytest.mark.parametrize("other", [["--serve"], ["--personal", "faces"]])
+def test_neither_a_page_nor_an_own_head_is_evened(webcam: Command, other: list[str]) -> None:
+    code, _, messages = webcam("--even-classes", 0.5, *other)
+    assert code == 2
+    assert "leave out --serve and --personal" in messages
+    assert webcam("--even-classes", 1.5)[0] == 2
+
+
+def test_the_base_model_knows_its_public_counts(webcam: Command, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_model, "_exported", lambda base, config: brightness_onnx(len(config.classes)))
+    code, _, messages = webcam("--source", video, "--headless", "--frames", 2, "--even-classes", 1)
+    assert (code, "Answers are evened" in messages) == (0, True)
 
 
 def test_the_benchmark_is_a_table_of_milliseconds(webcam: Command, video: Path, registry: Path) -> None:

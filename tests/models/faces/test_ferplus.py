@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from common.emotions import EMOTIONS_8
 from common.errors import ConfigError, DataError
-from models.faces.ferplus import judge, load_ferplus, read_ferplus
+from models.faces.ferplus import judge, read_ferplus
 
 from .conftest import row
 
@@ -86,7 +86,7 @@ def test_rows_pair_with_the_pictures_of_the_same_row_and_usage(fer2013, fer2013n
     usages = ["Training", "PublicTest", "Training", "PublicTest"]
     rows = [row(0, seed, usage) for seed, usage in enumerate(usages)]
     votes = [CLEAR, UNKNOWN, NO_FACE, MOSTLY]
-    faces = load_ferplus(fer2013(rows), fer2013new(list(zip(usages, votes, strict=True))), "PublicTest", "majority")
+    faces, _ = read_ferplus(fer2013(rows), fer2013new(list(zip(usages, votes, strict=True))), "PublicTest", "majority")
     assert faces.classes == EMOTIONS_8
     assert faces.labels.tolist() == [0]
     np.testing.assert_array_equal(faces.images[0], rows[3][1])
@@ -105,13 +105,13 @@ def test_what_a_rule_leaves_out_is_counted_by_reason(fer2013, fer2013new):
 
 def test_files_of_different_length_do_not_pair(fer2013, fer2013new):
     with pytest.raises(DataError, match=r"has 2 rows and .* has 1\. They must pair row for row"):
-        load_ferplus(fer2013([row(0, 0), row(0, 1)]), fer2013new([("Training", CLEAR)]))
+        read_ferplus(fer2013([row(0, 0), row(0, 1)]), fer2013new([("Training", CLEAR)]))
 
 
 def test_files_whose_usages_differ_do_not_pair(fer2013, fer2013new):
     votes = fer2013new([("Training", CLEAR), ("PublicTest", CLEAR)])
     with pytest.raises(DataError, match=r"Row 2 is Training in .* and PublicTest in .*They must pair row for row"):
-        load_ferplus(fer2013([row(0, 0), row(0, 1)]), votes)
+        read_ferplus(fer2013([row(0, 0), row(0, 1)]), votes)
 
 
 @pytest.mark.parametrize(
@@ -119,40 +119,40 @@ def test_files_whose_usages_differ_do_not_pair(fer2013, fer2013new):
 )
 def test_a_malformed_row_of_votes_is_named_with_its_line(fer2013, fer2013new, bad):
     with pytest.raises(DataError, match="line 3: a usage, a name and 10 whole numbers"):
-        load_ferplus(fer2013([row(0, 0), row(0, 1)]), fer2013new([("Training", CLEAR), bad]))
+        read_ferplus(fer2013([row(0, 0), row(0, 1)]), fer2013new([("Training", CLEAR), bad]))
 
 
 def test_another_header_is_refused(fer2013, fer2013new):
     with pytest.raises(DataError, match=r"header Usage,Image name.*microsoft/FERPlus"):
-        load_ferplus(fer2013([row(0, 0)]), fer2013new([], "emotion,pixels,Usage"))
+        read_ferplus(fer2013([row(0, 0)]), fer2013new([], "emotion,pixels,Usage"))
 
 
 def test_a_file_that_is_no_text_is_refused(fer2013, tmp_path):
     (tmp_path / "fer2013new.csv").write_bytes(b"\xff\xfe\x00PK\x03\x04")
     with pytest.raises(DataError, match="not FER\\+'s file"):
-        load_ferplus(fer2013([row(0, 0)]), tmp_path / "fer2013new.csv")
+        read_ferplus(fer2013([row(0, 0)]), tmp_path / "fer2013new.csv")
 
 
 def test_a_missing_file_is_one_sentence_that_says_where_to_get_it(fer2013, tmp_path):
     with pytest.raises(DataError, match=r"There is no file .*microsoft/FERPlus"):
-        load_ferplus(fer2013([row(0, 0)]), tmp_path / "fer2013new.csv")
+        read_ferplus(fer2013([row(0, 0)]), tmp_path / "fer2013new.csv")
 
 
 def test_no_kept_row_and_an_unknown_rule_are_refused(fer2013, fer2013new):
     files = fer2013([row(0, 0)]), fer2013new([("Training", SPLIT)])
     with pytest.raises(DataError, match=r"no usable face.*no label wins: 1"):
-        load_ferplus(*files, rule="majority")
+        read_ferplus(*files, rule="majority")
     with pytest.raises(ConfigError, match=r"'most'.*plurality"):
-        load_ferplus(*files, rule="most")
+        read_ferplus(*files, rule="most")
 
 
 @pytest.mark.slow
 def test_the_official_files_give_the_counts_of_both_protocols(official_csvs):
     files = official_csvs / "fer2013.csv", official_csvs / "fer2013new.csv"
     usages = ("Training", "PublicTest", "PrivateTest")
-    assert [len(load_ferplus(*files, usage, "majority")) for usage in usages] == [25_060, 3_199, 3_153]
-    assert [len(load_ferplus(*files, usage, "plurality")) for usage in usages] == [28_389, 3_553, 3_546]
-    soft, hard = (load_ferplus(*files, "PrivateTest", rule) for rule in ("soft", "majority"))
+    assert [len(read_ferplus(*files, usage, "majority")[0]) for usage in usages] == [25_060, 3_199, 3_153]
+    assert [len(read_ferplus(*files, usage, "plurality")[0]) for usage in usages] == [28_389, 3_553, 3_546]
+    soft, hard = (read_ferplus(*files, "PrivateTest", rule)[0] for rule in ("soft", "majority"))
     np.testing.assert_array_equal(soft.images, hard.images)
     np.testing.assert_array_equal(soft.labels, hard.labels)
     assert 0 < np.count_nonzero(soft.targets.max(1) < 1) < len(soft)

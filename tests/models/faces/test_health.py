@@ -10,7 +10,7 @@ from rich.console import Console
 
 from common.emotions import EMOTIONS_7
 from models.faces.contact_sheet import Layout, Row, contact_sheet, write_sheet
-from models.faces.health import MOST_TILES, Health, check_folder, exposed_in
+from models.faces.health import Health, check_folder, exposed_in
 from models.preprocess import Preprocessing
 
 from .conftest import face
@@ -132,11 +132,18 @@ def test_the_sheet_shows_each_face_in_its_row_and_frames_the_bad_ones(private: P
     np.testing.assert_array_equal(clean_tile, np.stack([expected] * 3, axis=2))
 
 
-def test_a_sheet_wraps_long_rows_and_stays_bounded():
+def test_the_sheet_shows_no_more_than_so_many_faces_of_an_emotion(private: Path, save, monkeypatch: pytest.MonkeyPatch):
+    save(private / "anger" / "2.png", face(7))
+    for most, there in ((2, True), (1, False)):
+        monkeypatch.setattr("models.faces.health.MOST_TILES", most)
+        _, sheet = check_folder(private, Preprocessing(), EMOTIONS_7)
+        assert (sheet[:72, 124 + 72 : 124 + 2 * 72].std() > 0) == there
+
+
+def test_a_sheet_wraps_long_rows():
     layout = Layout(columns=4, tile=20, margin=50)
     sheet = contact_sheet([Row("a", [face(seed) for seed in range(9)]), Row("b", [])], layout, [("note", (1, 2, 3))])
     assert sheet.shape == (3 * 20 + 20 + 26, 130, 3)
-    assert MOST_TILES <= 200
 
 
 def test_a_sheet_is_written_for_its_owner_only(tmp_path: Path):

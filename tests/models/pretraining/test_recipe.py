@@ -27,6 +27,7 @@ def test_length_and_bookkeeping_are_no_part_of_a_recipes_identity() -> None:
         ("learning_speed = 1", "it is not a setting"),
         ('variant = "resnet50"', "There is no variant 'resnet50'"),
         ("variant =", "is not valid TOML"),
+        (f"ema = {'[' * 5000}", "nested too deeply"),
         ("ema = 1.0", "ema in the recipe"),
     ],
 )
