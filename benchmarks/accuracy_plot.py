@@ -73,7 +73,7 @@ def _draw(axes: Axes, lines: Sequence[Line]) -> None:
         if len(began) == 1:
             axes.axvline(began.pop() / 100, color=colour, linestyle=":", linewidth=1, label=f"{name} before round 1", zorder=0)
     axes.set_ylim(len(lines) - 0.5, -0.5)
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
 
 

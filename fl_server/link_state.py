@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ MOST_OBJECTS, DEEPEST = 2_000, 10
 """Objects that one reply may consist of, and within each other: the largest network has a few hundred arrays, in pieces of at
 most 5 MiB, each in an array, a record, a dictionary and the message."""
 
+SETTLED = 5.0
+"""Seconds that an announced reply may lack parts with no upload under way: one that has just ended, or will never be whole."""
+
 LOCK_SECONDS = 30
 """For which a request waits for its turn to write."""
 
@@ -46,6 +50,7 @@ class LinkState(SqlLinkState):
     """
 
     most_bytes: Callable[[int], int]
+    _missing: dict[str, float]
 
     @classmethod
     def open(cls, database: Path) -> "tuple[LinkState, LinkStateFactory]":
@@ -54,6 +59,7 @@ class LinkState(SqlLinkState):
         os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
         factory = LinkStateFactory(str(database), NoOpFederationManager(), ObjectStoreFactory())
         state = cls(str(database), factory.federation_manager, factory.objectstore_factory.store())
+        state._missing = {}
         state.initialize()
         if (engine := state._engine) is not None:
             event.listen(engine, "connect", _wait_longer)
@@ -81,14 +87,17 @@ class LinkState(SqlLinkState):
         seen = set()
         for asked, name, node in come:
             # Whatever the envelope says: the ServerApp reads the objects of a reply that calls itself an error, too.
-            size = self._inflated(name)
-            if size is None:
+            size, since = self._inflated(name), self._missing.setdefault(name, time.monotonic())
+            if size is None and time.monotonic() < since + SETTLED:
                 absent.add(asked)
-            elif size <= self.most_bytes(run_id):
+                continue
+            self._missing.pop(name, None)
+            if size is not None and size <= self.most_bytes(run_id):
                 seen.add(name)
-            else:
-                log.warning("the reply of device %d takes more memory than its run allows: dropped", int64_to_uint64(node))
-                self.drop_reply(int64_to_uint64(node), name)
+                continue
+            why = "lacks parts" if size is None else "takes more memory than its run allows"
+            log.warning("the reply of device %d %s: dropped", int64_to_uint64(node), why)
+            self.drop_reply(int64_to_uint64(node), name)
         found = super().get_message_res(message_ids - absent, run_id)
         if unseen := {reply.metadata.message_id for reply in found} - seen:  # announced only now, or made by Flower itself
             again = update(MessageRes).where(MessageRes.message_id.in_(unseen)).values(delivered_at="")
@@ -166,6 +175,7 @@ class LinkState(SqlLinkState):
     def end_run(self, run_id: int) -> None:
         """Stop a run, if it is not over, and forget its messages: devices are answered that it is over."""
         self.stop_run(run_id)
+        self._missing.clear()
         with self.session() as session:
             session.execute(delete(MessageRes).where(MessageRes.run_id == uint64_to_int64(run_id)))
             session.execute(delete(MessageIns).where(MessageIns.run_id == uint64_to_int64(run_id)))
