@@ -179,18 +179,18 @@ def _losses() -> list[Cell]:
     """Class imbalance and label noise; plain cross-entropy at alpha 0.3 is `fedavg/block-alpha-0.3-20`."""
     found = [Cell("loss/ferplus-cross-entropy", merge_settings(BLOCK, {"data": {"labels": "ferplus"}}))]
     private = _private(8.0, "last-block")
+    counted: dict[str, Any] = {"evaluation": {"class_histogram": True}, "upload": {"secure": True}}
     for loss in ("class-balanced", "logit-adjusted"):
         train = {"train": {"loss": loss, "class_counts": FER2013}}
         found.append(Cell(f"loss/{loss}", merge_settings(BLOCK, train)))
         found.append(Cell(f"loss/{loss}-epsilon-8", merge_settings(private, train)))
-        asked = {"train": {"loss": loss}, "evaluation": {"class_histogram": True}, "upload": {"secure": True}}
+        asked = counted | {"train": {"loss": loss}}
         found.append(Cell(f"loss/{loss}-histogram-epsilon-8", merge_settings(private, asked)))
         soft = {"train": {"loss": loss, "class_counts": FERPLUS}, "data": {"labels": "ferplus"}}
         found.append(Cell(f"loss/ferplus-{loss}", merge_settings(BLOCK, soft)))
-    # Correction at inference instead: the devices' noisy counts, asked for once, and plain cross-entropy.
-    asked = {"evaluation": {"class_histogram": True}, "upload": {"secure": True}}
+    # Correction at inference instead, with plain cross-entropy.
     for prefix, labels in (("", "fer2013"), ("ferplus-", "ferplus")):
-        settings = merge_settings(private, asked | {"data": {"labels": labels}})
+        settings = merge_settings(private, counted | {"data": {"labels": labels}})
         found.append(Cell(f"loss/{prefix}cross-entropy-histogram-epsilon-8", settings, evened=True))
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy_cells import Cell
-from benchmarks.accuracy_figures import begun, read_complete
+from benchmarks.accuracy_figures import EVENED, Evened, begun, read_complete
 from common.canonical import encode
 from common.files import write_atomic
 from models.class_counts import FER2013, FERPLUS, counts_in
@@ -18,11 +18,7 @@ from models.mobilenet import build_model
 from models.preprocess import Preprocessing
 from models.prior import Numbers, even_shift
 
-JSON = "evened.json"
 SHARES = (0.0, 0.25, 0.5, 1.0)
-
-Evened = dict[str, dict[str, dict[str, float]]]
-"""By whose counts (`noisy`, `public`), then share, then figure (`accuracy`, `balanced`)."""
 
 
 def even_out(cell: Cell, folder: Path) -> None:
@@ -32,8 +28,10 @@ def even_out(cell: Cell, folder: Path) -> None:
     from simulation.population import make_population
     from simulation.run import REGISTRY, RunFolder
 
+    if not cell.evened:
+        return
     for _, path in begun(folder, cell.name):
-        if not cell.evened or (path / JSON).exists() or read_complete(path) is None:
+        if (path / EVENED).exists() or read_complete(path) is None:
             continue
         run, registry = RunFolder(path), path / REGISTRY
         newest = read_registered(registry, latest_name(registry), registry_key(registry))
@@ -46,8 +44,11 @@ def even_out(cell: Cell, folder: Path) -> None:
         logits = predict(model, faces, Preprocessing())
         public = FERPLUS if run.config.data.labels == "ferplus" else FER2013
         known = np.array([public[name] for name in run.config.model.classes])
-        found = {"noisy": score_shares(logits, faces.targets, counts), "public": score_shares(logits, faces.targets, known)}
-        write_atomic(path / JSON, encode(found))
+        found: Evened = {
+            "noisy": score_shares(logits, faces.targets, counts),
+            "public": score_shares(logits, faces.targets, known),
+        }
+        write_atomic(path / EVENED, encode(found))
 
 
 def score_shares(logits: NDArray[np.float32], targets: NDArray[np.float32], counts: Numbers) -> dict[str, dict[str, float]]:

@@ -16,6 +16,11 @@ FRESH = StartingPoint().name
 """What the manifests of runs from scratch call their start."""
 
 
+EVENED = "evened.json"
+Evened = dict[str, dict[str, dict[str, float]]]
+"""What `accuracy_evened` writes: by whose counts (`noisy`, `public`), then share, then figure (`accuracy`, `balanced`)."""
+
+
 class Stages(BaseModel):
     """Of own heads, as personal.json names them: figures with the model as it is, with its priors shifted, with the own head."""
 
@@ -50,7 +55,7 @@ class Run(BaseModel):
     epsilon: float | None = None
     client_epsilon: float | None = None
     heads: Stages | None = None
-    evened: dict[str, dict[str, dict[str, float]]] | None = None
+    evened: Evened | None = None
 
 
 Figures = dict[str, list[Run]]
@@ -100,8 +105,8 @@ def gather(folder: Path) -> Figures:
                 figures = summary | {"seed": seed, "base": started_from(path)}
                 if (path / "personal.json").exists():
                     figures["heads"] = json.loads((path / "personal.json").read_bytes())
-                if (path / "evened.json").exists():
-                    figures["evened"] = json.loads((path / "evened.json").read_bytes())
+                if (path / EVENED).exists():
+                    figures["evened"] = json.loads((path / EVENED).read_bytes())
                 run = Run.model_validate(figures)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise RunError(f"The figures of {path} cannot be read ({type(error).__name__}): move it away.") from error

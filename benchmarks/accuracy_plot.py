@@ -25,7 +25,6 @@ def plot_groups(lines: Sequence[Line], folder: Path) -> list[Path]:
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(line.name.partition("/")[0], []).append(line)
-    folder.mkdir(parents=True, exist_ok=True)
     return [
         _plot(group, [known[name] for name in BESIDE.get(group, ()) if name in known] + of_group, folder / f"{group}.png")
         for group, of_group in groups.items()
@@ -47,29 +46,30 @@ def _plot(group: str, lines: Sequence[Line], path: Path) -> Path:
             axes.set_title(f"{PANELS[name]}, PrivateTest", fontsize=10, loc="left")
             own = [line.name.removeprefix(f"{group}/") for line in panel]
             axes.set_yticks(range(len(panel)), own, fontsize=8)
-        shown = dict(zip(*reversed(all_axes[0].get_legend_handles_labels()), strict=True))
-        figure.legend(shown.values(), shown.keys(), frameon=False, fontsize=8, ncols=3, loc="outside upper center")
-        figure.savefig(path, dpi=130)
+        _save(figure, all_axes[0], path)
     return path
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    """With a legend above that names each label of `axes` once."""
+    shown = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(shown.values(), shown.keys(), frameon=False, fontsize=8, ncols=3, loc="outside upper center")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
 
 
 def _draw(axes: Axes, lines: Sequence[Line]) -> None:
     """Filled where three seeds give an interval, open for a single seed."""
-    for figure, evened, colour, name in (
-        ([line.accuracy for line in lines], [line.shifted for line in lines], ACCENT, "accuracy"),
-        ([line.balanced for line in lines], [line.evened for line in lines], SECOND, "balanced"),
+    for name, corrected, how, colour in (
+        ("accuracy", "shifted", "priors as in the test", ACCENT),
+        ("balanced", "evened", "priors evened", SECOND),
     ):
-        how = "priors as in the test" if name == "accuracy" else "priors evened"
-        for row, spread in enumerate(figure):
-            _point(axes, row, spread, colour, f"{name}, 95 % over seeds (open: one seed)")
-        places = [(spread.mean, row) for row, spread in enumerate(evened) if spread]
+        for row, line in enumerate(lines):
+            _point(axes, row, getattr(line, name), colour, f"{name}, 95 % over seeds (open: one seed)")
+        places = [(spread.mean, row) for row, line in enumerate(lines) if (spread := getattr(line, corrected))]
         if places:
             axes.plot(*zip(*places, strict=True), "|", color=colour, markersize=10, label=f"{name}, {how}")
-        began = {
-            round(100 * value, 1)
-            for line in lines
-            if line.start and (value := line.start.accuracy if name == "accuracy" else line.start.balanced)
-        }
+        began = {round(100 * value, 1) for line in lines if line.start and (value := getattr(line.start, name))}
         if len(began) == 1:
             axes.axvline(began.pop() / 100, color=colour, linestyle=":", linewidth=1, label=f"{name} before round 1", zorder=0)
     axes.set_ylim(len(lines) - 0.5, -0.5)
@@ -97,8 +97,5 @@ def plot_heads(heads: Heads, path: Path) -> Path:
         axes.set_yticks(*zip(*middle, strict=True), fontsize=8)
         axes.set(ylim=(len(stages) - 0.5, -0.5), xlabel="accuracy on devices' own held-out faces: mean, worst to best tenth")
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
-        shown = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        figure.legend(shown.values(), shown.keys(), frameon=False, fontsize=8, ncols=3, loc="outside upper center")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
+        _save(figure, axes, path)
     return path

@@ -99,7 +99,7 @@ class Policy(Settings):
                 f"{self.largest_batch}."
             )
         whole = wish.private and wish.engine == "opacus"
-        most = min(self.largest_batch, LARGEST_OPACUS if whole else self.largest_batch) * SIDE**2 // side**2
+        most = (min(self.largest_batch, LARGEST_OPACUS) if whole else self.largest_batch) * SIDE**2 // side**2
         if batch > most:
             return (
                 f"The server asks for steps of about {batch:.0f} faces of {side}x{side} pixels; this device allows "

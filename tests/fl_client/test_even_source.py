@@ -6,23 +6,13 @@ from fl_client.even_source import EvenSource
 from fl_client.webcam.model import LoopModel
 from models.preprocess import Preprocessing
 from models.prior import even_shift
+from tests.fl_client.versions import Versions
 
 COUNTS = np.array([900.0, 90.0, 10.0])
 
 
 def model(version: str, counts: np.ndarray | None) -> LoopModel:
     return LoopModel(("neutral", "happiness", "fear"), Preprocessing(), b"", version, "NON-PRIVATE", False, counts=counts)
-
-
-class Versions:
-    def __init__(self, *models: LoopModel) -> None:
-        self._models = list(models)
-
-    def newest(self) -> LoopModel:
-        return self._models.pop(0)
-
-    def newer(self) -> LoopModel | None:
-        return self._models.pop(0) if self._models else None
 
 
 def test_each_version_is_shifted_by_its_own_counts() -> None:

@@ -33,6 +33,7 @@ from models.prior import fitted_shift
 from models.published import LATEST
 from models.subset import HEAD
 from simulation.drawn_folder import draw_folder
+from tests.fl_client.versions import Versions
 
 CONFIG = ModelConfig(name="mobilenet_v2_025", stem_stride=2)
 
@@ -239,19 +240,6 @@ def test_forgetting_as_json_is_json_alone(tmp_path: Path, start: Start, capsys: 
         assert json.loads(capsys.readouterr().out) == {"forgotten": there}
 
 
-class TwoVersions:
-    """A source that publishes what it is given, one after the other."""
-
-    def __init__(self, *models: LoopModel) -> None:
-        self._models = list(models)
-
-    def newest(self) -> LoopModel:
-        return self._models.pop(0)
-
-    def newer(self) -> LoopModel | None:
-        return self._models.pop(0) if self._models else None
-
-
 def published(content: bytes, version: str) -> LoopModel:
     return LoopModel(CONFIG.classes, Preprocessing(), content, version, "NON-PRIVATE", False)
 
@@ -275,7 +263,7 @@ def test_the_camera_loop_gets_the_own_head_with_its_trunk_and_says_so_on_the_bad
     head = {name: value + 0.1 for name, value in weights.items() if name.startswith(HEAD)}
     own = OwnHead(head, {"trunk": trunk_digest(weights), "classes": ",".join(CONFIG.classes), "model": "v1"})
     content, said = export_onnx(network(), 48), list[str]()
-    source = PersonalSource(TwoVersions(published(content, "v1"), published(with_another_trunk(content), "v2")), own, said.append)
+    source = PersonalSource(Versions(published(content, "v1"), published(with_another_trunk(content), "v2")), own, said.append)
     first = source.newest()
     assert first.seal.promises[-1] == OWN
     assert said == []

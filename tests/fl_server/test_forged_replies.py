@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,6 +45,15 @@ def run(deployed: Deployed) -> Iterator[tuple[Started, HttpGrid]]:
     deployed.link.end_run(run.run_id)
 
 
+@pytest.fixture
+def pair(deployed: Deployed) -> tuple[Device, Device]:
+    """One that lies and one that is honest, both awake."""
+    found = enrolled(deployed.link, "liar"), enrolled(deployed.link, "honest")
+    for key, _ in found:
+        activate(deployed, key)
+    return found
+
+
 def answer(deployed: Deployed, run: Started, device: Device, shape: str = "", other: int = 0) -> None:
     """Wait for a message, and answer it with a reply of this shape, or honestly."""
     key, node = device
@@ -62,20 +71,24 @@ def question(*devices: Device) -> list[Message]:
     return [Message(RecordDict(), dst_node_id=node, message_type="train") for _, node in devices]
 
 
+def replies_to(grid: HttpGrid, devices: Iterable[Device], *answers: Callable[[], None]) -> dict[int, Message]:
+    """By node, in the order in which they came: what the server hears of devices that answer meanwhile."""
+    with ThreadPoolExecutor() as threads:
+        done = [threads.submit(one) for one in answers]
+        replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(*devices), 20)}
+    assert [one.result() for one in done] == [None] * len(done)
+    return replies
+
+
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != DEEP])
 def test_a_reply_that_cannot_be_read_or_is_in_anothers_name_is_its_senders_loss_alone(
-    deployed: Deployed, run: tuple[Started, HttpGrid], shape: str, caplog: pytest.LogCaptureFixture
+    deployed: Deployed, run: tuple[Started, HttpGrid], pair: tuple[Device, Device], shape: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (started, grid), liar, honest = run, enrolled(deployed.link, "liar"), enrolled(deployed.link, "honest")
-    for key, _ in (liar, honest):
-        activate(deployed, key)
-    with ThreadPoolExecutor() as threads, caplog.at_level(logging.WARNING, "emofl.server"):
-        answers = [
-            threads.submit(answer, deployed, started, liar, shape, honest[1]),
-            threads.submit(answer, deployed, started, honest),
-        ]
-        replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(liar, honest), 20)}
-    assert [done.result() for done in answers] == [None, None]
+    (started, grid), (liar, honest) = run, pair
+    with caplog.at_level(logging.WARNING, "emofl.server"):
+        replies = replies_to(
+            grid, pair, lambda: answer(deployed, started, liar, shape, honest[1]), lambda: answer(deployed, started, honest)
+        )
     assert set(replies) == {liar[1], honest[1]}
     assert (replies[liar[1]].error.code, reason_of(replies[liar[1]])) == (MALFORMED, "malformed")
     assert replies[honest[1]].content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
@@ -86,15 +99,10 @@ def test_a_reply_that_cannot_be_read_or_is_in_anothers_name_is_its_senders_loss_
 
 @pytest.mark.parametrize("shape", [BOMB, NESTED, f"{BOMB} called an error"])
 def test_a_reply_that_would_burst_the_servers_memory_is_dropped_before_it_is_read(
-    deployed: Deployed, run: tuple[Started, HttpGrid], shape: str
+    deployed: Deployed, run: tuple[Started, HttpGrid], pair: tuple[Device, Device], shape: str
 ) -> None:
-    (started, grid), liar, honest = run, enrolled(deployed.link, "bomber"), enrolled(deployed.link, "honest")
-    for key, _ in (liar, honest):
-        activate(deployed, key)
-    with ThreadPoolExecutor() as threads:
-        answers = [threads.submit(answer, deployed, started, *who) for who in ((liar, shape), (honest,))]
-        replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(liar, honest), 20)}
-    assert [done.result() for done in answers] == [None, None]
+    (started, grid), (liar, honest) = run, pair
+    replies = replies_to(grid, pair, lambda: answer(deployed, started, liar, shape), lambda: answer(deployed, started, honest))
     assert replies[liar[1]].has_error()
     assert replies[liar[1]].error.code != MALFORMED, "it was read"
     assert replies[honest[1]].content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
@@ -102,11 +110,10 @@ def test_a_reply_that_would_burst_the_servers_memory_is_dropped_before_it_is_rea
 
 @pytest.mark.parametrize("depth", [1, 60])
 def test_a_reply_tied_to_parts_that_never_come_is_lost_and_the_honest_ones_are_read(
-    deployed: Deployed, run: tuple[Started, HttpGrid], depth: int
+    deployed: Deployed, run: tuple[Started, HttpGrid], pair: tuple[Device, Device], depth: int
 ) -> None:
     """An object keeps the children of its first announcement; Flower would wait for them, or go down too deep."""
-    (started, grid), liar, honest = run, enrolled(deployed.link, "tied"), enrolled(deployed.link, "honest")
-    activate(deployed, honest[0])
+    (started, grid), (liar, honest) = run, pair
     parts = [f"ArrayChunk  {len(str(at))}\0{at}".encode() for at in range(depth)]
     first = asked(deployed, grid, *liar)
     tower = ObjectTree(object_id=name(b"never sent"))
@@ -127,10 +134,7 @@ def test_a_reply_tied_to_parts_that_never_come_is_lost_and_the_honest_ones_are_r
         assert sender.announce(tree, ttl=20.0) == 200
         assert {sender.send(part)[0] for part in sender.parts} == {200}
 
-    with ThreadPoolExecutor() as threads:
-        answers = [threads.submit(tied), threads.submit(answer, deployed, started, honest)]
-        replies = {reply.metadata.src_node_id: reply for reply in Exchange(grid, 0.05).ask(question(liar, honest), 20)}
-    assert [done.result() for done in answers] == [None, None]
+    replies = replies_to(grid, pair, tied, lambda: answer(deployed, started, honest))
     assert list(replies) == [honest[1], liar[1]]
     assert replies[honest[1]].content["update"]["0"].numpy().tolist() == [1.0, 1.0, 1.0]
     assert replies[liar[1]].has_error()
@@ -148,11 +152,9 @@ def test_what_arrays_come_to_counts_each_chunk_as_often_as_it_is_named() -> None
 
 @pytest.mark.parametrize("shape", ["no-json", "other-sender"])
 def test_such_a_reply_that_comes_late_is_dropped_like_any(
-    deployed: Deployed, run: tuple[Started, HttpGrid], shape: str, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployed, run: tuple[Started, HttpGrid], pair: tuple[Device, Device], shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (started, grid), liar, honest = run, enrolled(deployed.link, "late"), enrolled(deployed.link, "honest")
-    for key, _ in (liar, honest):
-        activate(deployed, key)
+    (started, grid), (liar, honest) = run, pair
     monkeypatch.setattr(module, "LOOK", 0.0)
     exchange = Exchange(grid, 0.05)
     assert list(exchange.ask(question(liar), 0.1)) == []
